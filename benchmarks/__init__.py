@@ -1,0 +1,1 @@
+"""Measure what virtual machines and containers cost, side by side."""

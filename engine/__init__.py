@@ -1,0 +1,1 @@
+"""The container engine: everything between the Docker Engine API and the Linux kernel."""

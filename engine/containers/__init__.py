@@ -1,0 +1,1 @@
+"""Containers: the centre of the engine."""

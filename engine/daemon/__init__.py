@@ -1,0 +1,1 @@
+"""The process that is the engine: configuration, wiring, recovery."""

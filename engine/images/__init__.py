@@ -1,0 +1,1 @@
+"""Images: content, tags, loading, pulling."""

@@ -1,0 +1,1 @@
+"""The OCI runtime: reads config.json, makes a container, and is gone."""

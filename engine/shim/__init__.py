@@ -1,0 +1,1 @@
+"""One process a container: stdio, log, exit code; outlives the daemon."""

@@ -1,0 +1,1 @@
+"""Published documents as data types; no behaviour beyond parsing and printing them."""

@@ -1,0 +1,74 @@
+"""Ask the machine what it can do, by trying it, once a run."""
+
+import functools
+import os
+import shutil
+import subprocess
+
+
+def _works(*argv: str) -> bool:
+    try:
+        return subprocess.run(argv, check=False, capture_output=True, timeout=60).returncode == 0
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+
+
+@functools.cache
+def can_unshare() -> bool:
+    """Tell whether this process may make every kind of namespace a container gets."""
+    return _works("unshare", "--mount", "--pid", "--fork", "--net", "--uts", "--ipc", "--cgroup", "true")
+
+
+@functools.cache
+def is_root() -> bool:
+    """Tell whether this process is root."""
+    return os.geteuid() == 0
+
+
+@functools.cache
+def has_net_admin() -> bool:
+    """Tell whether bridges and veth pairs can be made (in a namespace that ends with the probe)."""
+    script = "ip link add br0 type bridge && ip link add a type veth peer name b && ip link set a master br0"
+    return _works("unshare", "--net", "sh", "-c", script)
+
+
+@functools.cache
+def has_nftables() -> bool:
+    """Tell whether nf_tables answers."""
+    return _works("unshare", "--net", "nft", "add", "table", "inet", "probe")
+
+
+@functools.cache
+def has_qemu() -> bool:
+    """Tell whether the x86-64 system emulator is installed and starts."""
+    return _works("qemu-system-x86_64", "--version")
+
+
+@functools.cache
+def has_image_tools() -> bool:
+    """Tell whether a VM image can be built here."""
+    return all(shutil.which(tool) for tool in ("mmdebstrap", "mkfs.erofs"))
+
+
+@functools.cache
+def has_docker_cli() -> bool:
+    """Tell whether a docker command line is installed (no daemon is needed)."""
+    return _works("docker", "--version")
+
+
+@functools.cache
+def has_busybox() -> bool:
+    """Tell whether a static busybox is there to make test images from."""
+    return os.access("/bin/busybox", os.X_OK)
+
+
+PROBES = {
+    "namespaces": can_unshare,
+    "root": is_root,
+    "net_admin": has_net_admin,
+    "nftables": has_nftables,
+    "qemu": has_qemu,
+    "image_tools": has_image_tools,
+    "docker_cli": has_docker_cli,
+    "busybox": has_busybox,
+}

@@ -1,0 +1,1 @@
+"""The part of pyengine that runs inside its virtual machine: PID 1 and the guest agent."""
