@@ -1,0 +1,81 @@
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.base.database import Database, DatabaseDamaged
+from engine.base.errors import Conflict
+
+SCHEMA = ["CREATE TABLE tag (name TEXT PRIMARY KEY, image TEXT NOT NULL) STRICT"]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(tmp_path / "state.db")
+    opened.migrate("images", SCHEMA)
+    yield opened
+    opened.close()
+
+
+def insert(database: Database, name: str, image: str = "x") -> None:
+    database.write(lambda c: c.execute("INSERT INTO tag VALUES (?, ?)", (name, image))).result()
+
+
+def test_what_was_acknowledged_is_there_after_opening_again(tmp_path: Path) -> None:
+    first = Database(tmp_path / "state.db")
+    first.migrate("images", SCHEMA)
+    insert(first, "a")
+    first.close()
+
+    second = Database(tmp_path / "state.db")
+    second.migrate("images", SCHEMA)
+    assert second.read("SELECT name FROM tag") == [("a",)]
+    second.close()
+
+
+def test_a_failed_write_takes_only_itself_back(database: Database) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO tag VALUES ('half', 'x')")
+        raise KeyError("half")
+
+    before = database.write(lambda c: c.execute("INSERT INTO tag VALUES ('before', 'x')"))
+    failing = database.write(half)
+    after = database.write(lambda c: c.execute("INSERT INTO tag VALUES ('after', 'x')"))
+
+    before.result()
+    with pytest.raises(KeyError):
+        failing.result()
+    after.result()
+    assert database.read("SELECT name FROM tag ORDER BY name") == [("after",), ("before",)]
+
+
+def test_writes_that_queue_up_are_all_done_in_order(database: Database) -> None:
+    futures = [
+        database.write(lambda c, n=n: c.execute("INSERT INTO tag VALUES (?, 'x')", (f"{n:03}",)))  # type: ignore[misc]
+        for n in range(300)
+    ]
+
+    for future in futures:
+        future.result()
+    assert [name for (name,) in database.read("SELECT name FROM tag ORDER BY rowid")] == [
+        f"{n:03}" for n in range(300)
+    ]
+
+
+def test_migrations_run_once_and_a_newer_schema_is_refused_untouched(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    database.migrate("images", [*SCHEMA, "ALTER TABLE tag ADD COLUMN used INT"])
+    database.migrate("images", [*SCHEMA, "ALTER TABLE tag ADD COLUMN used INT"])
+
+    with pytest.raises(Conflict, match="images has schema 2, this engine knows 1"):
+        database.migrate("images", SCHEMA)
+    database.close()
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database at all, but long enough" * 40)
+
+    with pytest.raises(DatabaseDamaged, match=r"state\.db: file is not a database"):
+        Database(path)

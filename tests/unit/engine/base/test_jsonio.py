@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.base import jsonio
+from engine.base.errors import InvalidArgument
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: int = 0
+
+
+def test_a_document_survives_the_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "point.json"
+    path.write_bytes(jsonio.encode_pretty(Point(1, 2)))
+
+    assert jsonio.read(path, Point) == Point(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "invalid point: input data was truncated"),
+        ('{"x": "1"}', r"invalid point: expected `int`, got `str` - at `\$\.x`"),
+        ("{}", "invalid point: object missing required field `x`"),
+        ("[" * 100_000, "invalid point: "),
+        (b"\xff\xfe", "invalid point: "),
+    ],
+)
+def test_a_bad_document_is_one_line_that_names_the_field(text: str | bytes, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{message}") as caught:
+        jsonio.decode(text, Point, noun="point")
+    assert "\n" not in str(caught.value)
