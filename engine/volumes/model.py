@@ -1,0 +1,58 @@
+"""A volume: a directory of its own, with a name and a `meta.json` beside it."""
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from engine.base.errors import InvalidArgument
+
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z", re.ASCII)
+_NAME_MIN = 2
+_NAME_MAX = 255  # of a file name
+
+
+class Volume(msgspec.Struct, frozen=True, rename="camel"):
+    """One local volume, as `meta.json` holds it."""
+
+    name: str
+    created_at: str  # RFC 3339, UTC
+    labels: dict[str, str]
+    options: dict[str, str]
+
+    @property
+    def anonymous(self) -> bool:
+        """Tell whether the engine made the name up."""
+        return ANONYMOUS_LABEL in self.labels
+
+    def document(self, mountpoint: Path) -> dict[str, object]:
+        """Return what GET /volumes/{name} shows."""
+        return {
+            "CreatedAt": self.created_at,
+            "Driver": "local",
+            "Labels": self.labels or None,
+            "Mountpoint": str(mountpoint),
+            "Name": self.name,
+            "Options": self.options or None,
+            "Scope": "local",
+        }
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it may be a volume's.
+
+    Raises:
+        InvalidArgument: it may not; the text is docker's.
+    """
+    if len(name) < _NAME_MIN:
+        raise InvalidArgument(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if len(name) > _NAME_MAX or not _NAME.match(name):
+        raise InvalidArgument(
+            f'create {name[:_NAME_MAX]}: "{name[:_NAME_MAX]}" includes invalid characters for a local volume name, '
+            'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
+            "If you intended to pass a host directory, use absolute path"
+        )
+    return name
