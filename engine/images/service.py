@@ -13,6 +13,7 @@ from engine.base.paths import Root
 from engine.images.model import Image, ImageUse, RegistryAuth
 from engine.snapshots.model import Snapshotter
 
+Objects = list[dict[str, Any]]
 Progress = dict[str, Any]  # one object of docker's progress streams
 InUse = Callable[[str], Sequence[ImageUse]]  # image id -> containers that use it
 Emit = Callable[[str, str, str], None]  # ("pull"|"load"|"tag"|"untag"|"delete", image id, familiar name)
@@ -43,7 +44,7 @@ class ImageService:
         """
         raise NotImplementedError
 
-    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> Objects:
         """Return docker's ImageSummary of each image, newest first.
 
         `filters`: ``reference``, ``dangling``, ``label``, ``before``,
@@ -60,7 +61,7 @@ class ImageService:
         """Return docker's ImageInspect. Raises as `resolve` does."""
         raise NotImplementedError
 
-    def history(self, name: str) -> "list[dict[str, Any]]":
+    def history(self, name: str) -> Objects:
         """Return docker's HistoryResponseItem of each step, newest first. Raises as `resolve` does."""
         raise NotImplementedError
 
@@ -101,7 +102,7 @@ class ImageService:
 
     async def remove(
         self, name: str, *, force: bool = False, prune: bool = True, in_use: InUse | None = None
-    ) -> "list[dict[str, str]]":
+    ) -> Objects:
         """Untag `name`, and delete the image when that was its last name.
 
         Returns:
@@ -122,7 +123,7 @@ class ImageService:
         """
         raise NotImplementedError
 
-    async def preload(self, directory: Path) -> "list[str]":
+    async def preload(self, directory: Path) -> tuple[str, ...]:
         """Load each archive (``*.tar``, ``*.tar.gz``...) of `directory` that was not loaded before.
 
         An archive is known by its name, size and time, so that an image that
