@@ -1,0 +1,1 @@
+"""Machines: their settings, the image they boot, their accelerator, and the driver that runs them."""

@@ -1,0 +1,1 @@
+"""The QEMU driver: a pure command line, QMP, and the process."""
