@@ -1,9 +1,8 @@
 """syncfs(2): make everything written to one file system durable."""
 
-import ctypes
-import os
+from engine.kernel.libc import INT, fail, function
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_syncfs = function("syncfs", INT)
 
 
 def syncfs(fd: int) -> None:
@@ -12,6 +11,5 @@ def syncfs(fd: int) -> None:
     Raises:
         OSError: EIO, ENOSPC, EDQUOT: something written since `fd` was opened was lost.
     """
-    if _libc.syncfs(fd) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    if _syncfs(fd) < 0:
+        fail(f"syncfs({fd})")

@@ -1,0 +1,47 @@
+"""seccomp(2): load a filter; the constants of filters.
+
+Source: Linux man-pages 6.9, seccomp(2); include/uapi/linux/{seccomp,filter,audit}.h.
+"""
+
+import ctypes
+
+from engine.kernel.libc import POINTER, UINT, fail, syscall
+
+RET_KILL_PROCESS = 0x80000000
+RET_KILL_THREAD = 0x00000000
+RET_TRAP = 0x00030000
+RET_ERRNO = 0x00050000
+RET_TRACE = 0x7FF00000
+RET_LOG = 0x7FFC0000
+RET_ALLOW = 0x7FFF0000
+
+FLAG_TSYNC = 1
+FLAG_LOG = 2
+FLAG_SPEC_ALLOW = 4
+
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+INSTRUCTION_BYTES = 8
+MAX_INSTRUCTIONS = 4096
+
+_SET_MODE_FILTER = 1
+
+_seccomp = syscall("seccomp", UINT, UINT, POINTER)
+
+
+class _Program(ctypes.Structure):
+    """`struct sock_fprog`."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
+def set_mode_filter(program: bytes, flags: int = 0) -> None:
+    """Filter this thread's system calls by `program`, instructions of eight bytes.
+
+    Raises:
+        PermissionError: neither no_new_privs nor CAP_SYS_ADMIN.
+        OSError: EINVAL for a program the kernel rejects.
+    """
+    buffer = ctypes.create_string_buffer(program, len(program))
+    prog = _Program(len(program) // INSTRUCTION_BYTES, ctypes.addressof(buffer))
+    if _seccomp(_SET_MODE_FILTER, flags, ctypes.addressof(prog)) < 0:
+        fail(f"seccomp(SECCOMP_SET_MODE_FILTER, {flags}, {prog.length} instructions)")
