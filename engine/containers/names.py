@@ -10,7 +10,8 @@ _NAME_MAX_CHARS = 255
 _LEFT = (
     "amber bold brave bright calm clever cosmic daring eager early fair fast gentle glad golden grand "
     "happy "
-    "humble jolly keen kind lively lucid lucky merry mighty modest nimble noble polite proud quick quiet rapid "
+    "humble jolly keen kind lively lucid lucky merry mighty modest nimble noble polite proud quick "
+    "quiet rapid "
     "serene sharp silent smart snug steady stoic sunny swift tender tidy vivid warm wise witty young zealous"
 )
 _RIGHT = (
