@@ -72,6 +72,7 @@ class Message:
     type: int
     flags: int
     sequence: int
+    port: int  # of the socket that is answered, or in a multicast, of the one that caused it
     body: bytes
 
 
@@ -118,10 +119,10 @@ def decode(data: bytes) -> Iterator[Message]:
     """Yield the messages of one datagram."""
     offset = 0
     while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
         if length < _HEADER.size or offset + length > len(data):
             return
-        yield Message(kind, flags, sequence, data[offset + _HEADER.size : offset + length])
+        yield Message(kind, flags, sequence, port, data[offset + _HEADER.size : offset + length])
         offset += (length + 3) & ~3
 
 
@@ -180,6 +181,11 @@ class NetlinkSocket:
         """Return the descriptor, to wait for multicast messages."""
         return self._socket.fileno()
 
+    @property
+    def port(self) -> int:
+        """The number by which the kernel knows this socket."""
+        return int(self._socket.getsockname()[0])
+
     def close(self) -> None:
         """Close it; harmless twice."""
         self._socket.close()
@@ -196,14 +202,14 @@ class NetlinkSocket:
             OSError: the first request that failed, named; the others were
                 carried out, or, in a transaction, none was.
         """
-        first = self._sequence + 1
+        first = self._sequence + 2  # one before it is `begin`
         wire = [] if begin is None else [encode(begin, first - 1)]
         for number, request in enumerate(requests):
             wire.append(encode(_with_flags(request, NLM_F_ACK), first + number))
         if begin is not None:
             end = Request(begin.call, begin.type + 1, begin.flags, begin.body)
             wire.append(encode(end, first + len(requests)))
-        self._sequence = first + len(requests) + 1
+        self._sequence = first + len(requests)
         self._drain()
         self._socket.send(b"".join(wire))
         return self._answers(requests, first)
@@ -327,10 +333,10 @@ def link_add_bridge(name: str, *, mac: str) -> Request:
 def link_add_veth(
     name: str, *, master: int, peer: str, peer_netns_fd: int, peer_mac: str, mtu: int
 ) -> Request:
-    """Return the request for a veth pair, up at both ends: `name` here, a port of the bridge with the
-    index `master`; `peer` in the namespace behind `peer_netns_fd`.
+    """Return the request for a veth pair: `name` here, up, a port of the bridge with the index `master`;
+    `peer` in the namespace behind `peer_netns_fd`, still down (up would be ENOTCONN: it is made first).
     """  # noqa: D205 (one sentence)
-    other = _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+    other = _LINK.pack(0, 0, 0, 0, 0)
     other += attribute_text(_IFLA_IFNAME, peer) + attribute(_IFLA_ADDRESS, _mac(peer_mac))
     other += attribute_u32(_IFLA_MTU, mtu) + attribute_u32(_IFLA_NET_NS_FD, peer_netns_fd)
     body = _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)

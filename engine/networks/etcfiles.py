@@ -42,12 +42,15 @@ def resolv_conf(
 
     Args:
         host: text of the host's /etc/resolv.conf; lines that make no sense are skipped.
+        servers: addresses of --dns.
+        search: domains of --dns-search.
+        options: of --dns-option.
 
     Raises:
         InvalidArgument: a server is no address, or a search name or option is malformed.
     """
     parsed = _parse(host)
-    chosen = [_checked_address(server) for server in servers] or [
+    chosen = [str(_checked_address(server)) for server in servers] or [
         server for server in parsed["nameserver"] if _reachable(server)
     ]
     searches = (

@@ -6,6 +6,7 @@ from `connect` (before the start) to `release` (after the exit); a container
 that is not running has none.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -20,6 +21,9 @@ CONTAINER_PREFIX = "container:"
 DEFAULT_MODES = frozenset({"", "default", BRIDGE})
 PROTOCOLS = frozenset({"tcp", "udp"})
 PORT_MAX = 65535
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 (what docker calls all addresses; nothing is bound here)
+_BRIDGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z", re.ASCII)  # IFNAMSIZ, and no path
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +114,26 @@ class Network:
     gateway: IPv4Address
     created_ns: int
     mtu: int = 1500
+
+
+def check_bridge_name(name: str) -> str:
+    """Return `name` if a network interface may have it.
+
+    Raises:
+        InvalidArgument: it may not.
+    """
+    if not _BRIDGE_NAME.match(name):
+        raise InvalidArgument(f"invalid bridge name: {name!r}", hint="use at most 15 letters and digits")
+    return name
+
+
+def check_mac(text: str) -> str:
+    """Return a hardware address in lower case.
+
+    Raises:
+        InvalidArgument: it is none, or a multicast one.
+    """
+    mac = text.lower().replace("-", ":")
+    if not _MAC.match(mac) or int(mac[:2], 16) & 1:
+        raise InvalidArgument(f"invalid mac address: {text!r}")
+    return mac
