@@ -1,10 +1,10 @@
-"""Build the VM image: `build.py --arch x86_64 --output DIR` prints the image's directory on its last line.
+"""Build the VM image: `build.py --arch x86_64 --output DIR`, whose last line is the image's directory.
 
-Two steps. The base (Debian packages, wheels, kernel, initramfs, busybox image) takes a minute and is kept in the
-cache under a key of recipe and lock. The last one (engine and vmguest from this checkout, byte-code, erofs) takes
-seconds. Both are made in a temporary directory and renamed, so that an interrupted build leaves nothing.
+Two steps. The base (Debian packages, wheels, kernel, initramfs, busybox image) is kept in the cache under a
+key of recipe and lock. The last one (engine and vmguest from this checkout, byte-code, erofs) takes seconds.
+Both are made in a temporary directory and renamed, so that an interrupted build leaves nothing.
 
-The result, `DIR/<arch>-<key>/`: manifest.json vmlinuz initrd.img rootfs.erofs busybox.tar.
+The result, `DIR/<arch>-<key>/`: manifest.json vmlinux initrd.img rootfs.erofs busybox.tar.
 """
 
 import argparse
@@ -41,9 +41,9 @@ from engine.base.process import run
 _SCHEMA = 1
 _RECIPE = Path(__file__).resolve().parent
 _DEBIAN_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
-_FILES = {"kernel": "vmlinuz", "initrd": "initrd.img", "rootfs": "rootfs.erofs", "busybox": "busybox.tar"}
+_FILES = {"kernel": "vmlinux", "initrd": "initrd.img", "rootfs": "rootfs.erofs", "busybox": "busybox.tar"}
 _SOURCES = tuple(Path(str(module.__file__)).parent for module in (engine, vmguest))
-_PROGRAMS = {"apt-get": "apt", "dpkg-deb": "dpkg", "mkfs.erofs": "erofs-utils"}
+_PROGRAMS = {"apt-get": "apt", "dpkg-deb": "dpkg", "mkfs.erofs": "erofs-utils", "zstd": "zstd"}
 _EROFS_TIMEOUT_S = 300
 _UUID_NAMESPACE = uuid.UUID("b7f2ad0e-6f0d-4d50-8f6b-6c1f4f0f3f35")
 
@@ -126,8 +126,7 @@ def _run(options: argparse.Namespace) -> int:
     if not (image / "manifest.json").exists():
         _check_programs()
         with _locked(places.cache / "lock"):
-            if not (image / "manifest.json").exists():
-                build(options.arch, places)
+            image = build(options.arch, places)
     sys.stdout.write(f"{image}\n")
     return 0
 
@@ -156,11 +155,11 @@ def base_key(arch: str) -> str:
     return _hash([(path.name, path.read_bytes()) for path in parts], arch)
 
 
-def image_name(recipe: Recipe) -> str:
+def image_name(recipe: Recipe, roots: Sequence[Path] = _SOURCES) -> str:
     """Return the name of the image's directory: the architecture and a key of all that goes into it."""
     sources = [
         (str(path.relative_to(root.parent)), path.read_bytes())
-        for root in _SOURCES
+        for root in roots
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.suffix != ".pyc" and path.name != "README.md"
     ]
@@ -168,8 +167,8 @@ def image_name(recipe: Recipe) -> str:
     return f"{recipe.arch}-{_hash(sources, base_key(recipe.arch))}"
 
 
-def build(arch: str, places: Places) -> None:
-    """Build the image for `arch` under `places.output`."""
+def build(arch: str, places: Places) -> Path:
+    """Return the image for `arch` under `places.output`, built if another build has not made it meanwhile."""
     started = time.monotonic()
     recipe = load_recipe(arch)
     places.output.mkdir(parents=True, exist_ok=True)
@@ -178,7 +177,6 @@ def build(arch: str, places: Places) -> None:
             shutil.rmtree(left, onerror=_force)
     tools = rootfs.Tools(_base(platform.machine(), places) / "tree")
     base = _base(arch, places)
-    image = places.output / image_name(recipe)
     with _temporary(places.output) as work:
         progress("adding engine and vmguest")
         tree = work / "tree"
@@ -186,12 +184,16 @@ def build(arch: str, places: Places) -> None:
         library = tree / "usr/lib/pyengine"
         for source in _SOURCES:
             rootfs.copy_sources(source, library)
+        # The name is that of the copies: somebody may be editing the checkout.
+        image = places.output / image_name(recipe, [library / source.name for source in _SOURCES])
+        if (image / "manifest.json").exists():
+            return image
         tools.compile([library / source.name for source in _SOURCES], tree)
         shutil.copyfile(_RECIPE / "pyengine-init", tree / "usr/sbin/pyengine-init")
         (tree / "usr/sbin/pyengine-init").chmod(0o755)
         result = work / "image"
         result.mkdir()
-        for name in ("vmlinuz", "initrd.img", "busybox.tar"):
+        for name in ("vmlinux", "initrd.img", "busybox.tar"):
             shutil.copyfile(base / name, result / name)
         progress("making the root file system")
         _erofs(tree, result / "rootfs.erofs", image.name)
@@ -199,6 +201,7 @@ def build(arch: str, places: Places) -> None:
         write_atomic(result / "manifest.json", _manifest(recipe, image.name, result, facts), mode=0o644)
         _publish(result, image)
     progress(f"built {image.name} in {time.monotonic() - started:.1f} s")
+    return image
 
 
 def update_lock(arch: str, places: Places) -> None:
@@ -273,7 +276,7 @@ def _boot_files(recipe: Recipe, tree: Path, modules: kernel.Modules, unpacked: P
     """Write kernel, initramfs and busybox image into `into`, modules and that image into `tree`."""
     wanted = recipe.settings["modules"]
     modules.install(modules.closure([*wanted["initrd"], *wanted["root"]]), tree)
-    (into / "vmlinuz").write_bytes(kernel.boot_image(unpacked, modules.version))
+    (into / "vmlinux").write_bytes(kernel.boot_image(unpacked, modules.version))
     program = tree / "usr/bin/busybox"
     kernel.write_initrd(
         into / "initrd.img",
@@ -354,7 +357,7 @@ def _temporary(parent: Path) -> Iterator[Path]:
         shutil.rmtree(path, onerror=_force)
 
 
-def _force(function: Callable[..., Any], path: str, _: Any) -> None:
+def _force(function: Callable[..., object], path: str, _: object) -> None:
     """Remove what lies in a directory that its package made read-only."""
     os.chmod(os.path.dirname(path), 0o700)
     function(path)

@@ -9,7 +9,6 @@ import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from engine.base.errors import EngineError
 
@@ -35,9 +34,9 @@ _MODES = {"etc/shadow": 0o640}
 
 
 def applets(busybox: bytes) -> list[str]:
-    """Return the names that a busybox answers to, read from the program, which may be of another architecture.
+    """Return the names that a busybox answers to; the program may be of another architecture.
 
-    They lie one after another, each ended by a zero byte, in sorted order, which begins with `[` and `[[`.
+    They lie in it one after another, each ended by a zero byte, sorted; `[` and `[[` come first.
     """
     start = busybox.find(b"[\0[[\0")
     if start < 0:
@@ -109,5 +108,5 @@ def _add_file(archive: tarfile.TarFile, name: str, content: bytes, mode: int) ->
     archive.addfile(member, io.BytesIO(content))
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

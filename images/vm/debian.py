@@ -1,7 +1,7 @@
-"""Debian packages: resolve names to versions, download by hash, unpack. No root, no dpkg database, no scripts.
+"""Debian packages: resolve names, download by hash, unpack. No root, no dpkg database, no scripts.
 
-apt does what it is made for (signed indexes, mirrors, proxies) with a configuration of its own, so neither the
-host's release nor its list of packages matters.
+apt does what it is made for (signed indexes, mirrors, proxies) with a configuration of its own, so neither
+the host's release nor its list of packages matters.
 """
 
 import hashlib

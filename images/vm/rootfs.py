@@ -16,8 +16,8 @@ from engine.base.process import run
 
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _DIRECTORIES = (
-    "dev", "etc/ssh", "etc/ssl/certs", "mnt", "proc", "root", "run", "sys", "tmp", "usr/lib/pyengine", "usr/lib/ssl",
-    "usr/share/pyengine/images", "var/cache", "var/lib/pyengine", "var/log", "var/tmp",
+    "dev", "etc/ssh", "etc/ssl/certs", "mnt", "proc", "root", "run", "sys", "tmp", "usr/lib/pyengine",
+    "usr/lib/ssl", "usr/share/pyengine/images", "var/cache", "var/lib/pyengine", "var/log", "var/tmp",
 )  # fmt: skip
 _LINKS = {
     "etc/mtab": "../proc/self/mounts",
@@ -64,7 +64,7 @@ class Tools:
         )
 
     def compile(self, directories: Sequence[Path], tree: Path) -> None:
-        """Byte-compile all below `directories`; the guest trusts the result and never looks at the sources."""
+        """Byte-compile all below `directories`; the guest never compares the result with its sources."""
         self.run(
             "usr/bin/python3.13", "-I", "-S", "-m", "compileall", "-q", "-f",
             "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/", *map(str, directories),

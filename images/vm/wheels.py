@@ -71,8 +71,9 @@ def unpack(paths: Sequence[Path], into: Path) -> None:
 def _pip(arch: str, into: Path, arguments: Sequence[str]) -> None:
     platforms = [f"--platform=manylinux_2_{minor}_{arch}" for minor in (17, 28, 34)]
     line = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(into),
-        "--implementation=cp", f"--python-version={_PYTHON}", f"--abi=cp{_PYTHON}", "--abi=abi3", "--abi=none",
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+        "--dest", str(into), "--implementation=cp", f"--python-version={_PYTHON}",
+        f"--abi=cp{_PYTHON}", "--abi=abi3", "--abi=none",
         f"--platform=manylinux2014_{arch}", *platforms, *arguments,
     ]  # fmt: skip
     environment: Mapping[str, str] = {**os.environ, "LC_ALL": "C.UTF-8"}
