@@ -47,7 +47,7 @@ def has_qemu() -> bool:
 @functools.cache
 def has_image_tools() -> bool:
     """Tell whether a VM image can be built here."""
-    return all(shutil.which(tool) for tool in ("mmdebstrap", "mkfs.erofs"))
+    return all(shutil.which(tool) for tool in ("apt-get", "dpkg-deb", "mkfs.erofs", "zstd"))
 
 
 @functools.cache
