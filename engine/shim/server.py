@@ -1,0 +1,509 @@
+"""One container's shim: parent of its init, keeper of its streams, log and exit code.
+
+It makes the container, then serves its own socket (0600, root only) until it
+is told to go, or until the container has ended, exit.json is durable and
+nobody is connected any more. Every rule about status is in `ALLOWED`.
+
+At the end of init, in this order: rest of the output, log flushed, exit.json
+durable, attached clients closed, `exited` to every connected daemon.
+"""
+
+import contextlib
+import enum
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.base import jsonio
+from engine.base.errors import Conflict, EngineError, InvalidArgument, NotSupported
+from engine.runtime.create import Created
+from engine.runtime.errors import StartFailed
+from engine.shim.answers import Timeline, failed
+from engine.shim.cleanup import write_exit
+from engine.shim.log import JsonLog
+from engine.shim.loop import READ, Loop
+from engine.shim.oom import was_oom_killed
+from engine.shim.peer import Peer, close_all
+from engine.shim.protocol import (
+    AnyAnswer,
+    AnyRequest,
+    Attach,
+    Delete,
+    Done,
+    Exec,
+    Exit,
+    Exited,
+    Hello,
+    Kill,
+    Pause,
+    Resize,
+    Resume,
+    SpanRecord,
+    SpawnRequest,
+    Start,
+)
+from engine.shim.stdio import ProcessIO
+from engine.shim.verbs import Runtime
+from engine.spec.runtime import NamespaceType, Spec
+
+_WAIT_ALL = 0x40000000  # __WALL: children that announce their end with another signal, or none
+_EXECS_KEPT = 1000  # ended, and not yet told to any daemon
+_LINGER_S = 10.0  # for a client that still takes its output when the shim is deleted
+_UCRED = struct.Struct("3i")
+
+
+class Status(enum.StrEnum):
+    """What the container is doing."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+_ANY = frozenset(Status)
+_ALIVE = _ANY - {Status.EXITED}
+ALLOWED: dict[type[AnyRequest], frozenset[Status]] = {
+    Start: frozenset({Status.CREATED}),
+    Kill: _ALIVE,
+    Attach: _ALIVE,
+    Exec: frozenset({Status.RUNNING}),
+    Resize: _ALIVE,
+    Pause: frozenset({Status.RUNNING}),
+    Resume: frozenset({Status.PAUSED}),
+    Delete: _ANY,
+}
+
+
+@dataclass(slots=True)
+class _ExecProcess:
+    created: Created
+    io: ProcessIO
+    exit: Exit | None = None
+
+
+class Server:
+    """Serves one container from its making to its end."""
+
+    def __init__(self, request: SpawnRequest, *, runtime: Runtime, note: Callable[[str], None]) -> None:
+        self._request = request
+        self._runtime = runtime
+        self._note = note
+        self._bundle = Path(request.bundle)
+        self._exit_path = Path(request.exit_path)
+        self._loop = Loop()
+        self._peers: list[Peer] = []
+        self._status = Status.CREATED
+        self._exit: Exit | None = None  # known to be true: announced or about to be
+        self._announced = False
+        self._durable = False
+        self._deleted = False
+        self._execs: dict[str, _ExecProcess] = {}
+        self._log: JsonLog | None = None
+        self._listener: socket.socket | None = None
+        self._spec: Spec
+        self._io: ProcessIO
+        self._created: Created
+
+    def create(self, timeline: Timeline) -> None:
+        """Make the container; when this raises, nothing of it is left.
+
+        Raises:
+            EngineError, OSError: as the runtime's `create`, or the log or
+                socket could not be opened.
+        """
+        if self._request.runtime:
+            raise NotSupported(f"runtime {self._request.runtime}: only the built-in one is supported here")
+        started_ns = time.monotonic_ns()
+        with contextlib.ExitStack() as undo:
+            self._spec = jsonio.read(self._bundle / "config.json", Spec)
+            self._exit_path.unlink(missing_ok=True)
+            self._log = self._open_log()
+            if self._log is not None:
+                undo.callback(self._log.close)
+            self._io = ProcessIO(
+                self._loop,
+                terminal=self._terminal,
+                stdin=self._request.open_stdin,
+                stdin_once=self._request.stdin_once,
+                log=self._log,
+                when_client_gone=self._end_if_done,
+            )
+            undo.callback(self._io.abandon)
+            self._listener = self._listen()
+            undo.callback(self._stop_listening)
+            self._loop.watch_children(self._reap)
+            started_ns = timeline.add("shim", "prepare", started_ns)
+            self._created = self._runtime.create(
+                self._spec,
+                self._bundle,
+                self._request.container_id,
+                stdio=self._io.child_stdio(),
+                rootfs_mounts=self._request.rootfs_mounts,
+            )
+            timeline.add("runtime", "create", started_ns)
+            undo.pop_all()
+        self._io.made(self._created.terminal_fd)
+        for warning in self._created.warnings:
+            self._note(warning)
+        if self._request.tty_size is not None:
+            self._io.resize(*self._request.tty_size)
+
+    def run(self, daemon: socket.socket, timeline: Timeline) -> None:
+        """Greet `daemon`, then serve to the end."""
+        self._add_peer(daemon, tuple(timeline.spans))
+        self._loop.run()
+        for peer in self._peers[:]:
+            peer.close()
+
+    # Making
+
+    @property
+    def _terminal(self) -> bool:
+        return self._spec.process is not None and self._spec.process.terminal
+
+    def _open_log(self) -> JsonLog | None:
+        if self._request.log_driver == "none":
+            return None
+        if self._request.log_driver not in {"json-file", "local"}:
+            raise NotSupported(f"log driver {self._request.log_driver}: use json-file, local or none")
+        return JsonLog(
+            Path(self._request.log_path),
+            max_bytes=self._request.log_max_bytes,
+            max_files=self._request.log_max_files,
+            warn=self._note,
+        )
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        directory = os.open(self._bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        mask = os.umask(0o177)
+        try:
+            # through the descriptor: the path itself may exceed sun_path's 108 bytes
+            listener.bind(f"/proc/self/fd/{directory}/shim.sock")
+            listener.listen(16)
+        except BaseException:
+            listener.close()
+            raise
+        finally:
+            os.umask(mask)
+            os.close(directory)
+        listener.setblocking(False)
+        self._loop.watch(listener.fileno(), READ, self._accept)
+        return listener
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._loop.unwatch(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            (self._bundle / "shim.sock").unlink(missing_ok=True)
+
+    # Daemons
+
+    def _accept(self, _events: int) -> None:
+        if self._listener is None:
+            return
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        if _UCRED.unpack(credentials)[1] != os.geteuid():
+            sock.close()
+            return
+        self._add_peer(sock, ())
+
+    def _add_peer(self, sock: socket.socket, spans: tuple[SpanRecord, ...]) -> None:
+        peer = Peer(self._loop, sock, on_request=self._serve, on_gone=self._peer_gone)
+        self._peers.append(peer)
+        peer.send(
+            Hello(
+                container_id=self._request.container_id,
+                shim_pid=os.getpid(),
+                pid=self._created.pid,
+                status=self._status.value,
+                exit=self._exit if self._announced else None,
+                execs={exec_id: process.exit for exec_id, process in self._execs.items()},
+                spans=spans,
+            )
+        )
+        self._forget_told_execs()
+
+    def _peer_gone(self, peer: Peer) -> None:
+        self._peers.remove(peer)
+        self._end_if_done()
+
+    def _broadcast(self, message: AnyAnswer) -> bool:
+        for peer in self._peers[:]:
+            peer.send(message)
+        return bool(self._peers)
+
+    def _serve(self, peer: Peer, request: AnyRequest, fds: list[int]) -> None:
+        try:
+            answer = self._answer(request, fds)
+        except Exception as err:  # noqa: BLE001 (the daemon gets it, whatever it is)
+            answer = failed(request.id, err)
+            if not isinstance(err, EngineError):
+                self._note(f"{type(request).__name__}: {err!r}")
+        close_all(fds)
+        peer.send(answer)
+        if self._deleted:
+            self._end_if_done()
+
+    def _answer(self, request: AnyRequest, fds: list[int]) -> AnyAnswer:
+        if self._status not in ALLOWED.get(type(request), _ANY):
+            verb = type(request).__name__.lower()
+            raise Conflict(f"cannot {verb} container {self._request.container_id}: it is {self._status}")
+        if isinstance(request, Attach):
+            return self._attach(request, fds)
+        if isinstance(request, Exec):
+            return self._exec(request, fds)
+        return self._answer_plain(request)
+
+    def _answer_plain(self, request: AnyRequest) -> AnyAnswer:
+        """Serve the requests that come without descriptors."""
+        match request:
+            case Start():
+                return self._start(request)
+            case Kill():
+                return self._kill(request)
+            case Resize():
+                return self._resize(request)
+            case Pause() | Resume():
+                return self._freeze(request)
+            case Delete():
+                return self._delete(request)
+            case _:
+                raise InvalidArgument("not a request to a shim")
+
+    # Requests
+
+    def _start(self, request: Start) -> Done:
+        timeline = Timeline(self._request.trace)
+        started_ns = time.monotonic_ns()
+        try:
+            self._runtime.start(self._created)
+        except StartFailed as err:
+            self._never_ran(err)
+            raise
+        timeline.add("runtime", "start", started_ns)
+        self._status = Status.RUNNING
+        return Done(id=request.id, spans=tuple(timeline.spans))
+
+    def _kill(self, request: Kill) -> Done:
+        cgroup, pidfd = self._created.cgroup, self._created.pidfd
+        if request.exec_id:
+            cgroup, pidfd = "", self._live_exec(request.exec_id).created.pidfd
+        elif not self._is_alive():
+            raise Conflict(f"cannot kill container {self._request.container_id}: it is exiting")
+        if not self._runtime.kill(cgroup, pidfd, request.signal, everyone=request.everyone):
+            raise Conflict(f"cannot kill container {self._request.container_id}: it is exiting")
+        if request.signal == signal.SIGKILL and self._status is Status.PAUSED:
+            self._thaw()  # a frozen process does not die before it runs again
+        return Done(id=request.id)
+
+    def _attach(self, request: Attach, fds: list[int]) -> Done:
+        io = self._live_exec(request.exec_id).io if request.exec_id else self._io
+        io.attach(_only(fds), request.streams)
+        fds.clear()
+        return Done(id=request.id)
+
+    def _exec(self, request: Exec, fds: list[int]) -> Done:
+        if request.exec_id in self._execs:
+            raise Conflict(f"exec {request.exec_id} has been started already")
+        if request.streams is not None:
+            _only(fds)
+        process = request.process
+        io = ProcessIO(
+            self._loop,
+            terminal=process.terminal,
+            stdin=request.streams is not None and request.streams.stdin,
+            stdin_once=True,
+            discard=request.streams is None,
+            when_client_gone=self._end_if_done,
+        )
+        try:
+            created = self._runtime.enter(
+                self._created.pid,
+                self._spec,
+                process,
+                stdio=io.child_stdio(),
+                cgroup=self._created.cgroup,
+                target_pidfd=self._created.pidfd,
+            )
+            io.made(created.terminal_fd)
+            if request.tty_size is not None:
+                io.resize(*request.tty_size)
+            try:
+                self._runtime.start(created)
+            except BaseException:
+                os.close(created.pidfd)
+                raise
+        except BaseException:
+            io.abandon()
+            raise
+        self._execs[request.exec_id] = _ExecProcess(created, io)
+        if request.streams is not None:
+            io.attach(fds[0], request.streams)
+            fds.clear()
+        return Done(id=request.id, pid=created.pid)
+
+    def _resize(self, request: Resize) -> Done:
+        io = self._live_exec(request.exec_id).io if request.exec_id else self._io
+        if not io.resize(request.width, request.height):
+            raise Conflict(f"cannot resize container {self._request.container_id}: it has no terminal")
+        return Done(id=request.id)
+
+    def _freeze(self, request: Pause | Resume) -> Done:
+        if isinstance(request, Pause):
+            self._runtime.pause(self._created.cgroup)
+            self._status = Status.PAUSED
+        else:
+            self._thaw()
+        return Done(id=request.id)
+
+    def _thaw(self) -> None:
+        self._runtime.resume(self._created.cgroup)
+        self._status = Status.RUNNING
+
+    def _delete(self, request: Delete) -> Done:
+        if not self._deleted:
+            if self._is_alive():
+                self._runtime.kill(self._created.cgroup, self._created.pidfd, signal.SIGKILL, everyone=True)
+                if self._status is Status.PAUSED:
+                    self._thaw()
+            self._remove()
+            self._deleted = True
+            self._loop.later(_LINGER_S, self._loop.stop)
+        return Done(id=request.id)
+
+    def _live_exec(self, exec_id: str) -> _ExecProcess:
+        process = self._execs.get(exec_id)
+        if process is None or process.exit is not None:
+            raise Conflict(f"exec {exec_id} is not running")
+        return process
+
+    # Ends
+
+    def _is_alive(self) -> bool:
+        return self._status is not Status.EXITED
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | _WAIT_ALL)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._child_ended(pid, os.waitstatus_to_exitcode(status))
+
+    def _child_ended(self, pid: int, code: int) -> None:
+        ended = Exit(
+            code=code if code >= 0 else 128 - code, signal=max(0, -code), finished_at_ns=time.time_ns()
+        )
+        if pid == self._created.pid and self._is_alive():
+            self._init_ended(ended)
+            return
+        for exec_id, process in self._execs.items():
+            if process.created.pid == pid and process.exit is None:
+                self._exec_ended(exec_id, process, ended)
+                return
+
+    def _exec_ended(self, exec_id: str, process: _ExecProcess, ended: Exit) -> None:
+        os.close(process.created.pidfd)
+        process.exit = ended
+        process.io.ended(lambda: process.io.close_clients(lambda: self._exec_told(exec_id, ended)))
+
+    def _exec_told(self, exec_id: str, ended: Exit) -> None:
+        if self._broadcast(Exited(exec_id=exec_id, exit=ended)):
+            self._execs.pop(exec_id, None)
+        self._forget_old_execs()
+
+    def _forget_old_execs(self) -> None:
+        ended = [exec_id for exec_id, process in self._execs.items() if process.exit is not None]
+        for exec_id in ended[:-_EXECS_KEPT]:
+            del self._execs[exec_id]
+
+    def _forget_told_execs(self) -> None:
+        for exec_id in [exec_id for exec_id, process in self._execs.items() if process.exit is not None]:
+            del self._execs[exec_id]
+
+    def _init_ended(self, ended: Exit) -> None:
+        self._status = Status.EXITED
+        if not self._has_own_pids():  # otherwise the kernel has ended them all
+            self._runtime.kill(self._created.cgroup, self._created.pidfd, signal.SIGKILL, everyone=True)
+        self._io.ended(lambda: self._finish(ended))
+
+    def _has_own_pids(self) -> bool:
+        spaces = self._spec.linux.namespaces
+        return any(space.type is NamespaceType.PID and not space.path for space in spaces)
+
+    def _finish(self, ended: Exit) -> None:
+        if self._log is not None:
+            self._log.finish()
+        oom_killed = was_oom_killed(self._created.cgroup)
+        self._exit = Exit(
+            code=ended.code,
+            signal=ended.signal,
+            oom_killed=oom_killed,
+            finished_at_ns=ended.finished_at_ns,
+            error=ended.error,
+        )
+        self._record(self._exit)
+        self._io.close_clients(self._announce)
+
+    def _record(self, ended: Exit) -> None:
+        try:
+            write_exit(self._exit_path, ended)
+        except OSError as err:  # kept in memory, and this process alive, until a daemon has asked
+            self._note(f"{self._exit_path}: not written: {os.strerror(err.errno or 0).lower()}")
+        else:
+            self._durable = True
+
+    def _announce(self) -> None:
+        self._announced = True
+        if self._exit is not None:
+            self._broadcast(Exited(exit=self._exit))
+        if self._log is not None:
+            self._log.sync()
+        self._end_if_done()
+
+    def _never_ran(self, err: StartFailed) -> None:
+        """The program could not be executed: init has ended, or is about to."""
+        self._status = Status.EXITED
+        self._exit = Exit(code=err.exit_code, finished_at_ns=time.time_ns(), error=str(err))
+        self._record(self._exit)
+        self._announced = True
+        self._io.abandon()
+
+    def _end_if_done(self) -> None:
+        if self._deleted:
+            if not any(peer.has_queued for peer in self._peers) and not self._has_clients():
+                self._loop.stop()
+        elif self._announced and self._durable and not self._peers and not self._has_clients():
+            self._remove()
+            self._loop.stop()
+
+    def _has_clients(self) -> bool:
+        return self._io.has_clients or any(process.io.has_clients for process in self._execs.values())
+
+    def _remove(self) -> None:
+        """Remove what the container has on this machine apart from its bundle's files."""
+        self._stop_listening()
+        if self._status is not Status.EXITED:
+            os.waitpid(self._created.pid, _WAIT_ALL)
+            self._status = Status.EXITED
+        self._runtime.delete(self._created.cgroup, self._bundle)
+
+
+def _only(fds: list[int]) -> int:
+    if len(fds) != 1:
+        raise InvalidArgument(f"one descriptor expected, {len(fds)} came")
+    return fds[0]
