@@ -1,9 +1,9 @@
 """A volume: a directory of its own, with a name and a `meta.json` beside it."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from engine.base.errors import InvalidArgument
 
@@ -13,13 +13,13 @@ _NAME_MIN = 2
 _NAME_MAX = 255  # of a file name
 
 
-class Volume(msgspec.Struct, frozen=True, rename="camel"):
+@dataclass(frozen=True, slots=True)
+class Volume:
     """One local volume, as `meta.json` holds it."""
 
     name: str
     created_at: str  # RFC 3339, UTC
-    labels: dict[str, str]
-    options: dict[str, str]
+    labels: Mapping[str, str]
 
     @property
     def anonymous(self) -> bool:
@@ -31,10 +31,10 @@ class Volume(msgspec.Struct, frozen=True, rename="camel"):
         return {
             "CreatedAt": self.created_at,
             "Driver": "local",
-            "Labels": self.labels or None,
+            "Labels": dict(self.labels) or None,
             "Mountpoint": str(mountpoint),
             "Name": self.name,
-            "Options": self.options or None,
+            "Options": None,
             "Scope": "local",
         }
 
@@ -50,8 +50,9 @@ def check_name(name: str) -> str:
             f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
         )
     if len(name) > _NAME_MAX or not _NAME.match(name):
+        shown = name[:_NAME_MAX]
         raise InvalidArgument(
-            f'create {name[:_NAME_MAX]}: "{name[:_NAME_MAX]}" includes invalid characters for a local volume name, '
+            f"create {shown!r}: includes invalid characters for a local volume name, "
             'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
             "If you intended to pass a host directory, use absolute path"
         )

@@ -1,27 +1,49 @@
-"""Named and anonymous local volumes."""
+"""Named and anonymous local volumes.
 
+The directories are the truth; the service holds what it read of them. What
+touches a disk runs in a thread, under the volume's own lock.
+"""
+
+import asyncio
+import errno
+import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from engine.base.errors import Conflict, NotFound, NotSupported, OutOfSpace
+from engine.base.ids import new_id
 from engine.base.paths import Root
+from engine.volumes import filters as volume_filters
+from engine.volumes.filters import LIST_FILTERS, PRUNE_FILTERS, Filters
+from engine.volumes.model import ANONYMOUS_LABEL, Volume, check_name
+from engine.volumes.store import VolumeStore, remove_tree, timestamp
+
+T = TypeVar("T")
 
 InUse = Callable[
     [str], Sequence[str]
-]  # name of a volume -> ids of the containers (also stopped) that mount it
+]  # name of a volume -> ids of the containers, also stopped, that mount it
+
+
+def _nobody(_name: str) -> Sequence[str]:
+    return ()
 
 
 class VolumeService:
-    """The volumes under ROOT/volumes. Object files are the truth; there is no table.
-
-    Answers are docker-shaped dicts.
-    """
+    """The volumes under ROOT/volumes; answers are docker-shaped dicts."""
 
     def __init__(self, root: Root) -> None:
         """Remember where; `open` does the work."""
+        self._store = VolumeStore(root)
+        self._volumes: dict[str, Volume] = {}
+        # A lock lives as long as somebody holds or awaits it.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def open(self) -> None:
-        """Read every volume; finish or undo what a crash interrupted. An unreadable `meta.json` is rebuilt."""
+        """Read every volume; finish or undo what a crash interrupted; rebuild a damaged `meta.json`."""
+        self._volumes = await asyncio.to_thread(self._store.load)
 
     async def close(self) -> None:
         """Nothing is held open; here for symmetry."""
@@ -42,9 +64,23 @@ class VolumeService:
         Raises:
             InvalidArgument: the name breaks docker's grammar.
             NotFound: "volume driver".
-            NotSupported: `driver_opts` that mount something.
+            NotSupported: `driver_opts`.
+            OutOfSpace: the disk is full.
         """
-        raise NotImplementedError
+        if driver not in {"", "local"}:
+            raise NotFound("volume driver", driver, hint="the only driver is local")
+        if driver_opts:
+            raise NotSupported(f"volume driver options are not supported: {', '.join(sorted(driver_opts))}")
+        all_labels = dict(labels or {})
+        if not name:
+            name = new_id()
+            all_labels[ANONYMOUS_LABEL] = ""
+        async with self._lock(check_name(name)):
+            if name not in self._volumes:
+                volume = Volume(name, timestamp(time.time()), all_labels)
+                await _on_disk(self._store.create, volume)
+                self._volumes[name] = volume
+        return self.get(name)
 
     def get(self, name: str) -> dict[str, Any]:
         """Return one volume.
@@ -52,35 +88,61 @@ class VolumeService:
         Raises:
             NotFound: "volume".
         """
-        raise NotImplementedError
+        return self._volume(name).document(self._store.data(name))
 
-    def list(
-        self, filters: Mapping[str, Sequence[str]] | None = None, *, in_use: InUse = lambda _name: ()
-    ) -> list[dict[str, Any]]:
-        """Return the volumes that pass docker's filters: name, label, label!, driver, dangling.
+    def list(self, filters: Filters | None = None, *, in_use: InUse = _nobody) -> list[dict[str, Any]]:
+        """Return the volumes that pass docker's filters name, label, driver and dangling.
 
         Raises:
             InvalidArgument: an unknown filter or a malformed `dangling`.
         """
-        raise NotImplementedError
+        filters = filters or {}
+        volume_filters.check(filters, LIST_FILTERS)
+        return [
+            self.get(name)
+            for name, volume in sorted(self._volumes.items())
+            if volume_filters.matches(volume, filters, used=in_use)
+        ]
 
-    async def remove(self, name: str, *, force: bool = False, in_use: InUse = lambda _name: ()) -> None:
+    async def remove(self, name: str, *, force: bool = False, in_use: InUse = _nobody) -> None:
         """Remove a volume and what is in it.
 
         Raises:
             NotFound: "volume"; not with `force`.
             Conflict: a container uses it; docker's text.
         """
+        async with self._lock(name):
+            if force and name not in self._volumes:
+                return
+            self._volume(name)
+            if users := in_use(name):
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            await self._remove(name)
 
-    async def prune(
-        self, filters: Mapping[str, Sequence[str]] | None = None, *, in_use: InUse
-    ) -> dict[str, Any]:
+    async def prune(self, filters: Filters | None = None, *, in_use: InUse) -> dict[str, Any]:
         """Remove the volumes that no container uses: anonymous ones, or with the filter all=true each.
 
         Returns:
             {"VolumesDeleted": [names], "SpaceReclaimed": bytes}
+
+        Raises:
+            InvalidArgument: an unknown or malformed filter.
         """
-        raise NotImplementedError
+        filters = filters or {}
+        volume_filters.check(filters, PRUNE_FILTERS)
+        everything = volume_filters.flag(filters, "all")
+        deleted = []
+        freed = 0
+        for name, volume in sorted(self._volumes.items()):
+            if not (everything or volume.anonymous):
+                continue
+            async with self._lock(name):
+                # Asked under the lock: a container may have been created since the last one was removed.
+                wanted = volume_filters.matches(volume, filters, used=_nobody)
+                if wanted and name in self._volumes and not in_use(name):
+                    freed += await self._remove(name)
+                    deleted.append(name)
+        return {"VolumesDeleted": deleted, "SpaceReclaimed": freed}
 
     def source_path(self, name: str) -> Path:
         """Return the directory to mount.
@@ -88,7 +150,8 @@ class VolumeService:
         Raises:
             NotFound: "volume".
         """
-        raise NotImplementedError
+        self._volume(name)
+        return self._store.data(name)
 
     async def populate(self, name: str, layers: Sequence[Path], path: str) -> bool:
         """Copy what the image has at `path` into the volume, if the volume is empty.
@@ -108,8 +171,46 @@ class VolumeService:
             NotFound: "volume".
             OutOfSpace: the disk is full; the volume is empty as before.
         """
-        raise NotImplementedError
+        async with self._lock(name):
+            self._volume(name)
+            return await _on_disk(self._populate, name, layers, path)
 
     def is_empty(self, name: str) -> bool:
-        """Tell whether the volume has no entry."""
-        raise NotImplementedError
+        """Tell whether the volume has no entry.
+
+        Raises:
+            NotFound: "volume".
+        """
+        self._volume(name)
+        return self._store.is_empty(name)
+
+    def _populate(self, name: str, layers: Sequence[Path], path: str) -> bool:
+        return self._store.is_empty(name) and self._store.populate(name, layers, path)
+
+    async def _remove(self, name: str) -> int:
+        gone = await _on_disk(self._store.take_away, name)
+        del self._volumes[name]
+        return await _on_disk(remove_tree, gone)
+
+    def _volume(self, name: str) -> Volume:
+        try:
+            return self._volumes[name]
+        except KeyError:
+            raise NotFound("volume", name) from None
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
+async def _on_disk(work: Callable[..., T], *args: object) -> T:
+    """Run `work` in a thread to its end, also when cancelled; a full disk is the caller's error."""
+    job = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait([job])
+        raise
+    except OSError as err:
+        if err.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise OutOfSpace(f"no space left for volumes: {err}", hint="pyengine volume prune") from err
+        raise
