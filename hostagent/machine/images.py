@@ -24,6 +24,7 @@ from engine.base.process import spawn
 from hostagent.machine.model import Arch
 from hostagent.paths import host_paths, make_private
 
+_CAN_BUILD = str(sys.platform) == "linux"
 _BOOT_FILES = ("kernel", "initrd", "rootfs")
 
 Progress = Callable[[str], None]
@@ -88,7 +89,7 @@ def image_dir(arch: Arch, *, wish: str = "", progress: Progress) -> Path:
     stamp = _read_stamp(stamp_path)
     if stamp and stamp.signature == signature and (images / stamp.name / "manifest.json").is_file():
         return images / stamp.name
-    if recipe is None or sys.platform != "linux":
+    if recipe is None or not _CAN_BUILD:
         raise NotFound(
             "vm image",
             f"for {arch} in {images}",

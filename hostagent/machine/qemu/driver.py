@@ -259,8 +259,8 @@ class QemuDriver:
 
     async def _watch_adopted(self, machine: QemuMachine, ended: "asyncio.Future[Ended]") -> None:
         await machine.qmp.gone.wait()
-        while self._lock_held():  # the monitor closes a moment before the process ends
-            await asyncio.sleep(_LOCK_POLL_S)  # noqa: ASYNC110 (another process's lock tells nobody)
+        while self._lock_held():  # noqa: ASYNC110 (another process's lock tells nobody when it is dropped)
+            await asyncio.sleep(_LOCK_POLL_S)
         by_guest = machine.qmp.guest_shut_down
         ended.set_result(Ended(by_guest, "powered off" if by_guest else "ended"))
 

@@ -1,0 +1,1 @@
+"""The small, synchronous Docker Engine API client that the command line and the benchmarks use."""

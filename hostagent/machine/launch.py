@@ -1,0 +1,93 @@
+"""From a machine's name to its running engine: agent spawned, machine made and started if they must be.
+
+The command line comes here only when its fast path fails. Everything is safe
+to do twice at once: settings are made under a lock, a second agent ends by
+itself, and two starts are one.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.base.errors import AlreadyExists, NotFound, Unavailable
+from engine.base.process import spawn
+from hostagent.client.agent import AgentClient
+from hostagent.machine import accel, store
+from hostagent.machine.model import Machine, check_name
+from hostagent.paths import DEFAULT_MACHINE, MachinePaths, make_directories
+
+_AGENT_TIMEOUT_S = 30.0
+_RETRY_S = 0.02
+_TAIL_BYTES = 4000
+
+Progress = Callable[[str], None]
+
+
+def ensure_running(name: str, *, progress: Progress) -> Path:
+    """Return the Docker socket of the machine `name`, once the engine in it answers.
+
+    The default machine is made when there is none yet.
+
+    Raises:
+        NotFound: there is no machine of another name.
+        EngineError: it cannot be started; the message says why.
+    """
+    check_name(name)
+    if not MachinePaths(name).settings.exists():
+        if name != DEFAULT_MACHINE:
+            raise NotFound("machine", name, hint=f"pyengine machine init {name}")
+        with contextlib.suppress(AlreadyExists):  # another command was first
+            store.create(Machine(name, arch=accel.host_arch()))
+            progress(f"made machine {name} with 2 cpus, 1 GiB of memory and a 64 GiB sparse disk")
+    client = ensure_agent(name)
+    return Path(str(client.start(progress)["docker_socket"]))
+
+
+def ensure_agent(name: str) -> AgentClient:
+    """Return a client of the machine's agent, which is spawned when none answers.
+
+    Raises:
+        Unavailable: the agent does not start; the message has its last words.
+    """
+    paths = MachinePaths(name)
+    client = AgentClient(paths.agent_socket)
+    if _answers(client, paths):
+        return client
+    make_directories(paths)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    log_fd = os.open(paths.agent_log, flags, 0o600)
+    try:
+        # The whole environment: where files are, which emulator, proxies are the user's choice.
+        argv = [sys.executable, "-m", "hostagent.agent.main", name]
+        agent = spawn(argv, env=dict(os.environ), output_fd=log_fd)
+    finally:
+        os.close(log_fd)
+    deadline = time.monotonic() + _AGENT_TIMEOUT_S
+    while not _answers(client, paths):
+        code = agent.poll()
+        another = 3  # it found the lock taken: somebody else's agent is about to answer
+        if code is not None and code != another:
+            raise Unavailable(f"the agent of machine {name} does not start: {_last_line(paths.agent_log)}")
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the agent of machine {name} does not answer", hint=f"see {paths.agent_log}")
+        time.sleep(_RETRY_S)  # it may be another command's agent: there is no event for both
+    agent.returncode = 0 if agent.returncode is None else agent.returncode  # it lives on by itself
+    return client
+
+
+def _answers(client: AgentClient, paths: MachinePaths) -> bool:
+    if not paths.agent_socket.exists():
+        return False
+    try:
+        client.status()
+    except Unavailable:
+        return False
+    return True
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
+    return lines[-1].split(": ", 1)[-1] if lines else "it said nothing"
