@@ -45,6 +45,8 @@ _FILES = {"kernel": "vmlinux", "initrd": "initrd.img", "rootfs": "rootfs.erofs",
 _SOURCES = tuple(Path(str(module.__file__)).parent for module in (engine, vmguest))
 _PROGRAMS = {"apt-get": "apt", "dpkg-deb": "dpkg", "mkfs.erofs": "erofs-utils", "zstd": "zstd"}
 _EROFS_TIMEOUT_S = 300
+_BASES_KEPT = 2
+_IMAGES_KEPT = 3  # somebody who edits the engine makes one a minute
 _UUID_NAMESPACE = uuid.UUID("b7f2ad0e-6f0d-4d50-8f6b-6c1f4f0f3f35")
 
 
@@ -200,6 +202,8 @@ def build(arch: str, places: Places) -> Path:
         facts = json.loads((base / "facts.json").read_text())
         write_atomic(result / "manifest.json", _manifest(recipe, image.name, result, facts), mode=0o644)
         _publish(result, image)
+    _forget_old(places.cache, f"base-{arch}-", keep=_BASES_KEPT)
+    _forget_old(places.output, f"{arch}-", keep=_IMAGES_KEPT)
     progress(f"built {image.name} in {time.monotonic() - started:.1f} s")
     return image
 
@@ -323,6 +327,13 @@ def _publish(made: Path, final: Path) -> None:
         shutil.rmtree(final)
     made.rename(final)
     fsync_dir(final.parent)
+
+
+def _forget_old(directory: Path, prefix: str, *, keep: int) -> None:
+    """Remove all but the `keep` newest directories; a machine that runs from one holds its files open."""
+    found = [path for path in directory.glob(f"{prefix}*") if path.is_dir()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[keep:]:
+        shutil.rmtree(path, onerror=_force)
 
 
 def _settings() -> dict[str, Any]:

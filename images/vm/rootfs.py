@@ -77,6 +77,7 @@ class Tools:
     def index_libraries(self, tree: Path) -> None:
         """Write the loader's cache."""
         run([str(self._tree / "usr/sbin/ldconfig"), "-r", str(tree), "-X"], timeout_s=_COMPILE_TIMEOUT_S)
+        shutil.rmtree(tree / "var/cache/ldconfig", ignore_errors=True)  # times of this build's files
 
 
 def prepare(tree: Path) -> None:
