@@ -28,7 +28,8 @@ def is_root() -> bool:
 @functools.cache
 def has_net_admin() -> bool:
     """Tell whether bridges and veth pairs can be made (in a namespace that ends with the probe)."""
-    script = "ip link add br0 type bridge && ip link add v0 type veth peer name v1 && ip link set v0 master br0"
+    script = "ip link add br0 type bridge && ip link add v0 type veth peer name v1"
+    script += " && ip link set v0 master br0"
     return _works("unshare", "--net", "sh", "-c", script)
 
 
