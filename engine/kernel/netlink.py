@@ -284,7 +284,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
-_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+_IFLA_BRPORT_MODE = 4
 _VETH_INFO_PEER = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -371,6 +372,17 @@ def link_set(
         if value is not None:
             body += attribute_u32(kind, value)
     return Request(f"link set {index}", RTM_NEWLINK, 0, body)
+
+
+def link_set_hairpin(name: str) -> Request:
+    """Return the request that lets a port of a bridge send a frame back to where it came from."""
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute_text(_IFLA_IFNAME, name)
+    body += nested(
+        _IFLA_LINKINFO,
+        attribute(_IFLA_INFO_SLAVE_KIND, b"bridge\0"),
+        nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_MODE, b"\x01")),
+    )
+    return Request(f"link set {name} hairpin on", RTM_NEWLINK, 0, body)
 
 
 def link_del(index: int, *, name: str = "") -> Request:

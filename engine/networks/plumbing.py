@@ -46,6 +46,7 @@ class Attachment:
     gateway: IPv4Address
     mac: str
     mtu: int
+    hairpin: bool  # reach itself by its own published port
 
 
 def link_name(endpoint_id: str) -> str:
@@ -270,7 +271,12 @@ class Plumbing:
             peer_mac=attachment.mac,
             mtu=attachment.mtu,
         )
-        self._route.transact([request])
+        requests = [request]
+        if attachment.hairpin:
+            # Where the module br_netfilter is loaded (docker loads it), a packet that is translated
+            # back to its sender is bridged, not routed, and a bridge does not send a frame back.
+            requests.append(netlink.link_set_hairpin(attachment.link))
+        self._route.transact(requests)
 
     @contextlib.contextmanager
     def _new_namespace(self, pin: Path) -> Iterator[int]:

@@ -351,6 +351,7 @@ class NetworkService:
             self.network.gateway,
             endpoint.mac,
             self.network.mtu,
+            hairpin=bool(active.elements),
         )
         try:
             await self._on_thread(
