@@ -1,7 +1,9 @@
 """Python wheels for the guest: locked by hash, downloaded by pip, unpacked without running anything."""
 
+import importlib.util
 import os
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
-from engine.base.errors import EngineError
+from engine.base.errors import EngineError, NotSupported
 from engine.base.process import run
 
 _PYTHON = "313"
@@ -71,13 +73,27 @@ def unpack(paths: Sequence[Path], into: Path) -> None:
 def _pip(arch: str, into: Path, arguments: Sequence[str]) -> None:
     platforms = [f"--platform=manylinux_2_{minor}_{arch}" for minor in (17, 28, 34)]
     line = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+        *_pip_command(), "download", "--quiet", "--no-deps", "--only-binary=:all:",
         "--dest", str(into), "--implementation=cp", f"--python-version={_PYTHON}",
         f"--abi=cp{_PYTHON}", "--abi=abi3", "--abi=none",
         f"--platform=manylinux2014_{arch}", *platforms, *arguments,
     ]  # fmt: skip
     environment: Mapping[str, str] = {**os.environ, "LC_ALL": "C.UTF-8"}
     run(line, timeout_s=_PIP_TIMEOUT_S, env=environment)
+
+
+def _pip_command() -> list[str]:
+    """Return pip's command: this interpreter's, or any, as it only downloads.
+
+    Raises:
+        NotSupported: there is none.
+    """
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    for name in ("pip3", "pip"):
+        if path := shutil.which(name):
+            return [path]
+    raise NotSupported("cannot download wheels for the image: install pip (Debian: python3-pip)")
 
 
 def _sha256(path: Path) -> str:
