@@ -126,7 +126,7 @@ class Link:
             self._heartbeat.answered(stepped=message.get("stepped") is True)
         elif kind == "failed" and not self._ready.done():
             step, text = str(message.get("step"))[:80], str(message.get("message"))[:400]
-            failure = Unavailable(f"machine {self._paths.name}: the guest failed {step}: {text}")
+            failure = Unavailable(f"machine {self._paths.name}: the guest failed at {step}: {text}")
             failure.hint = f"see {self._paths.console_log}"
             self._ready.set_exception(failure)
         elif kind == "ready" and not self._ready.done():

@@ -22,7 +22,7 @@ from engine.base.atomicfile import write_atomic
 from engine.base.errors import EngineError, InvalidArgument, NotSupported
 from engine.base.process import run
 from hostagent.machine.model import Accel, Arch
-from hostagent.machine.qemu.argv import binary_of
+from hostagent.machine.qemu.argv import QBOOT, binary_of
 from hostagent.paths import host_paths, make_private
 
 SIGN_OF_LIFE_S = 5.0
@@ -46,6 +46,7 @@ class Qemu(msgspec.Struct, frozen=True):
     path: str
     version: str
     sandbox: bool
+    qboot: bool
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -149,22 +150,29 @@ def _boot_id() -> str:
 
 
 def _ask(path: str) -> Qemu:
-    sandbox = _PLATFORM == "linux"
-    try:
-        return Qemu(path, _version([path, *(["-sandbox", "on"] if sandbox else []), "--version"]), sandbox)
-    except EngineError:
-        if not sandbox:
-            raise
-    return Qemu(path, _version([path, "--version"]), sandbox=False)
+    words = _say([path, "--version"]).split("version ", 1)[-1].split()
+    directories = _say([path, "-L", "help"]).splitlines()
+    return Qemu(
+        path,
+        words[0] if words else "unknown",
+        sandbox=_PLATFORM == "linux" and _accepts([path, "-sandbox", "on", "--version"]),
+        qboot=any((Path(directory.strip()) / QBOOT).is_file() for directory in directories),
+    )
 
 
-def _version(argv: Sequence[str]) -> str:
+def _say(argv: Sequence[str]) -> str:
     try:
-        said = run(argv, timeout_s=_VERSION_TIMEOUT_S).stdout.decode(errors="replace")
+        return run(argv, timeout_s=_VERSION_TIMEOUT_S).stdout.decode(errors="replace")
     except (EngineError, OSError, TimeoutError) as err:
         raise NotSupported(f"qemu does not start: {err}") from err
-    words = said.split("version ", 1)
-    return words[-1].split()[0] if words[-1].split() else "unknown"
+
+
+def _accepts(argv: Sequence[str]) -> bool:
+    try:
+        _say(argv)
+    except NotSupported:
+        return False
+    return True
 
 
 def _load() -> _Memory:

@@ -6,11 +6,15 @@ it waits at a gate, one byte of a pipe, before it opens anything.
 """
 
 import os
-from collections.abc import Callable
 
 from vmguest.init.console import say
-from vmguest.init.loop import READ, Loop
 from vmguest.init.processes import high, spawn
+
+TYPE_CHECKING = False  # and no import of typing, which costs what the rest of this module does
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmguest.init.loop import Loop
 
 SOCKET = "/run/pyengine/pyengine.sock"
 PORTS_SOCKET = "/run/machine/ports.sock"
@@ -29,17 +33,51 @@ ARGV = (
     "--preload", "/usr/share/pyengine/images", "--ports-socket", PORTS_SOCKET, "--isolate-host",
     "--ready-fd", str(_READY_FD),
 )  # fmt: skip
+_READ = 1  # EPOLLIN
 _BACKOFF_S = (0.1, 0.5, 2.0, 5.0, 15.0)
+_TRIES_AT_BOOT = 3
 _STEADY_S = 60.0  # after so long the next crash counts as the first
+
+
+class Launched:
+    """A daemon's process at its gate; the descriptors are the owner's to close."""
+
+    def __init__(self, pid: int, gate_write: int, ready_read: int) -> None:
+        self.pid = pid
+        self.gate_write = gate_write
+        self.ready_read = ready_read
+
+
+def launch() -> Launched:
+    """Start a daemon; before its gate is opened it only imports."""
+    gate_read, gate_write = (high(fd) for fd in os.pipe())
+    ready_read, ready_write = (high(fd) for fd in os.pipe())
+    pid = spawn(ARGV, fds={_GATE_FD: gate_read, _READY_FD: ready_write})
+    os.close(gate_read)
+    os.close(ready_write)
+    return Launched(pid, gate_write, ready_read)
 
 
 class Engine:
     """Keeps one daemon running until `stop_restarting`."""
 
-    def __init__(self, loop: Loop, *, on_ready: Callable[[], None], clock: Callable[[], float]) -> None:
-        """`on_ready` is called each time the daemon's API answers."""
+    def __init__(
+        self,
+        loop: "Loop",
+        *,
+        on_ready: "Callable[[], None]",
+        on_hopeless: "Callable[[str], None]",
+        clock: "Callable[[], float]",
+    ) -> None:
+        """Prepare.
+
+        `on_ready` is called each time the daemon's API answers, `on_hopeless` with
+        the reason when the first ones ended before any did.
+        """
         self._loop = loop
         self._on_ready = on_ready
+        self._on_hopeless = on_hopeless
+        self._ever_ready = False
         self._clock = clock
         self._gate: int | None = None
         self._open = False
@@ -49,16 +87,12 @@ class Engine:
         self.pid = 0
         self.ready = False
 
-    def start(self) -> None:
-        """Start the daemon; before `open_gate` it only imports."""
-        gate_read, gate_write = (high(fd) for fd in os.pipe())
-        ready_read, ready_write = (high(fd) for fd in os.pipe())
+    def take(self, launched: Launched) -> None:
+        """Watch over a daemon that was launched."""
         self._started_s = self._clock()
-        self.pid = spawn(ARGV, fds={_GATE_FD: gate_read, _READY_FD: ready_write})
-        os.close(gate_read)
-        os.close(ready_write)
-        self._gate = gate_write
-        self._loop.add(ready_read, READ, lambda _: self._heard(ready_read))
+        self.pid = launched.pid
+        self._gate = launched.gate_write
+        self._loop.add(launched.ready_read, _READ, lambda _: self._heard(launched.ready_read))
         self._loop.on_exit(self.pid, self._ended)
         if self._open:
             self.open_gate()
@@ -79,7 +113,7 @@ class Engine:
         self._loop.remove(ready_read)
         os.close(ready_read)
         if said:
-            self.ready = True
+            self.ready = self._ever_ready = True
             self._on_ready()
 
     def _ended(self, status: int) -> None:
@@ -93,9 +127,12 @@ class Engine:
             self._crashes = 0
         delay_s = _BACKOFF_S[min(self._crashes, len(_BACKOFF_S) - 1)]
         self._crashes += 1
+        if not self._ever_ready and self._crashes >= _TRIES_AT_BOOT:
+            self._on_hopeless(f"the engine ended {self._crashes} times before it was ready, last with {code}")
+            return
         say(f"engine ended unasked: {code}; starting it again in {delay_s} s")
         self._loop.call_later(delay_s, self._restart)
 
     def _restart(self) -> None:
         if self._wanted:
-            self.start()
+            self.take(launch())

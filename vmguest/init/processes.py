@@ -2,15 +2,20 @@
 
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
 
 from vmguest.init.console import say
+
+TYPE_CHECKING = False  # and no import of typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 _FIRST_FREE_FD = 64  # above the descriptors that children are given
 
 
-def spawn(argv: Sequence[str], *, fds: Mapping[int, int] | None = None, env: Mapping[str, str] = ENV) -> int:
+def spawn(
+    argv: "Sequence[str]", *, fds: "Mapping[int, int] | None" = None, env: "Mapping[str, str]" = ENV
+) -> int:
     """Start `argv` in a session of its own and return its pid.
 
     `fds` maps a number in the child to a descriptor here (made with `high`);
@@ -35,7 +40,7 @@ def high(fd: int) -> int:
     return moved
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: "Sequence[str]") -> int:
     """Run `argv` to its end and return its exit code, or minus the number of the signal that ended it.
 
     Only for the boot, before the loop reaps: it waits for this child alone.

@@ -222,6 +222,7 @@ class QemuDriver:
                 control_socket=paths.control_socket,
                 console_log=paths.console_log,
                 sandbox=qemu.sandbox,
+                qboot=qemu.qboot,
                 binary=qemu.path,
             )
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
