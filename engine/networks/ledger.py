@@ -1,10 +1,4 @@
-"""What the network service keeps in the engine's database: its network, sandboxes and leases.
-
-Writes are handed to the database's writer and not waited for. That is safe
-here: it commits in order, so whatever the daemon acknowledges later about the
-same container is durable only after these rows; and after a power cut no
-container runs, so a lost row has nothing to describe.
-"""
+"""What the network service keeps in the engine's database: its networks, sandboxes and leases."""
 
 import logging
 import sqlite3
@@ -98,8 +92,8 @@ class Ledger:
             found[container_id] = jsonio.decode(text, Record, noun=f"network record of {container_id}")
         return found
 
-    def save(self, container_id: str, record: Record) -> None:
-        """Queue the record and its leases."""
+    def save(self, container_id: str, record: Record) -> Future[None]:
+        """Queue the record and its leases; the future resolves when they are durable."""
         text = jsonio.encode(asdict(record)).decode()
         leases = [(item.network_id, item.ipv4, container_id) for item in record.endpoints if item.ipv4]
 
@@ -108,19 +102,17 @@ class Ledger:
             db.execute("INSERT INTO network_sandbox VALUES (?, ?)", (container_id, text))
             db.executemany("INSERT INTO network_lease VALUES (?, ?, ?)", leases)
 
-        self._queue(work)
+        return self._database.write(work)
 
     def forget(self, container_id: str) -> None:
-        """Queue the removal of the record and its leases."""
-        self._queue(
+        """Queue the removal of the record and its leases; if it is lost, `recover` does it again."""
+        done = self._database.write(
             lambda db: db.execute("DELETE FROM network_sandbox WHERE container_id = ?", (container_id,))
         )
-
-    def _queue(self, work: Any) -> None:  # noqa: ANN401 (any result)
-        self._database.write(work).add_done_callback(_log_failure)
+        done.add_done_callback(_log_failure)
 
 
 def _log_failure(done: Future[Any]) -> None:
     err = done.exception()
     if err is not None:
-        log.error("network state is not saved, and will be lost with this daemon: %s", err)
+        log.warning("network state of a container that ended is still on record: %s", err)

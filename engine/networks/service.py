@@ -115,6 +115,7 @@ class NetworkService:
         self._active: dict[str, _Active] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._rows: dict[str, NetworkRow] = {}
+        self._closed = False
 
     async def open(self) -> None:
         """Make or adopt the bridge, install the nftables table, turn forwarding on.
@@ -127,6 +128,13 @@ class NetworkService:
             Conflict: `bip` overlaps a route of the host, or the name is taken by a link that is no bridge.
             NotSupported: this process may not, or the kernel cannot, do networks.
         """
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
         check_bridge_name(self._bridge)
         bip = ipam.parse_bip(self._bip) if self._bip else None
         self._ledger.open()
@@ -147,7 +155,10 @@ class NetworkService:
         self._guard.open(firewall.table_name(self._bridge), self._plumbing.nf_port)
 
     async def close(self) -> None:
-        """Stop; containers keep their networks, only their host ports are no longer reserved."""
+        """Stop; containers keep their networks, but their host ports are not reserved. Harmless twice."""
+        if self._closed:
+            return
+        self._closed = True
         self._guard.close()
         for name, timer in self._lingering.items():
             timer.cancel()
@@ -336,8 +347,9 @@ class NetworkService:
                 self._active[container_id] = active
                 undo.callback(self._active.pop, container_id, None)
                 undo.callback(self._ledger.forget, container_id)
-                self._ledger.save(container_id, active.record)
+                saved = self._ledger.save(container_id, active.record)  # synced while the kernel works
                 await self._attach(container_id, active, endpoint)
+                await self._durable(container_id, active, saved)
             except BaseException:
                 await self._unpublish(container_id, active)
                 raise
@@ -452,9 +464,19 @@ class NetworkService:
             except asyncio.CancelledError:
                 await self._take_down(active)
                 raise
+        await self._durable(container_id, active, self._ledger.save(container_id, record))
         self._active[container_id] = active
-        self._ledger.save(container_id, record)
         return record.sandbox(container_id)
+
+    async def _durable(self, container_id: str, active: _Active, saved: Future[None]) -> None:
+        """Wait for the record; if it cannot be had, take down what it describes."""
+        try:
+            # Shielded: the database resolves the future, cancelled or not.
+            await asyncio.shield(asyncio.wrap_future(saved))
+        except BaseException:
+            await self._take_down(active)
+            self._ledger.forget(container_id)
+            raise
 
     def _make_empty_on_thread(self, pin: Path) -> None:
         self._plumbing.unpin(pin)
