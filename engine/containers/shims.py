@@ -78,7 +78,7 @@ class Shims:
         self._restarting: asyncio.Task[None] | None = None
         self._closing = False
         self._shims: set[Shim] = set()
-        self._last_id = 0
+        self._abandoning: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Start the nursery; it loads while the caller goes on."""
@@ -113,15 +113,30 @@ class Shims:
         shim = Shim(self, request.container_id, Path(request.bundle), Path(request.exit_path), ours)
         try:
             with theirs:
-                (await self._nursery()).send(
-                    Spawn(request=request, sent_ns=time.monotonic_ns()), fds=[theirs.fileno()]
-                )
+                nursery = await self._nursery()
+                nursery.send(Spawn(request=request, sent_ns=time.monotonic_ns()), fds=[theirs.fileno()])
             await shim.greeted(_SPAWN_TIMEOUT_S)
-        except BaseException:
+        except EngineError:  # the shim has said why, or was never made
             shim.close()
             await asyncio.shield(asyncio.to_thread(remove_leftovers, Path(request.bundle)))
             raise
+        except BaseException:  # cancelled or late: it may be about to come up
+            self._abandoning = asyncio.ensure_future(self._abandon(shim, Path(request.bundle)))
+            await asyncio.shield(self._abandoning)
+            raise
         return shim
+
+    async def _abandon(self, shim: "Shim", bundle: Path) -> None:
+        try:
+            await shim.greeted(_END_TIMEOUT_S)
+            await shim.delete()
+        except (EngineError, TimeoutError):
+            shim.close()
+            await asyncio.to_thread(remove_leftovers, bundle)
+
+    def bundles(self) -> list[str]:
+        """Return the ids for which there is a bundle, and so perhaps a shim: what a new daemon adopts."""
+        return sorted(entry.name for entry in self._run.shims.iterdir())
 
     async def adopt(self, container_id: str, *, exit_path: Path) -> "Shim | None":
         """Connect to the live shim of `container_id`; None when there is none.

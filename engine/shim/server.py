@@ -19,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.base import jsonio
+import msgspec
+
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotSupported
 from engine.runtime.create import Created
 from engine.runtime.errors import StartFailed
@@ -54,6 +55,7 @@ from engine.spec.runtime import NamespaceType, Spec
 _WAIT_ALL = 0x40000000  # __WALL: children that announce their end with another signal, or none
 _EXECS_KEPT = 1000  # ended, and not yet told to any daemon
 _LINGER_S = 10.0  # for a client that still takes its output when the shim is deleted
+_spec_decoder = msgspec.json.Decoder(Spec)
 _UCRED = struct.Struct("3i")
 
 
@@ -121,7 +123,8 @@ class Server:
             raise NotSupported(f"runtime {self._request.runtime}: only the built-in one is supported here")
         started_ns = time.monotonic_ns()
         with contextlib.ExitStack() as undo:
-            self._spec = jsonio.read(self._bundle / "config.json", Spec)
+            config = self._bundle / "config.json"
+            self._spec = decode_spec(config.read_bytes(), str(config))
             self._exit_path.unlink(missing_ok=True)
             self._log = self._open_log()
             if self._log is not None:
@@ -501,6 +504,18 @@ class Server:
             os.waitpid(self._created.pid, _WAIT_ALL)
             self._status = Status.EXITED
         self._runtime.delete(self._created.cgroup, self._bundle)
+
+
+def decode_spec(data: bytes, name: str = "config.json") -> Spec:
+    """Return the bundle's configuration, by a decoder that is ready before the fork.
+
+    Raises:
+        InvalidArgument: it is not one; the message begins with `name`.
+    """
+    try:
+        return _spec_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+        raise InvalidArgument(f"invalid {name}: {err}") from err
 
 
 def _only(fds: list[int]) -> int:

@@ -154,7 +154,7 @@ def test_appending_goes_on_after_a_torn_record(tmp_path: Path) -> None:
     assert json.loads(lines[2])["log"] == "next\n"
 
 
-def test_a_full_disk_drops_records_whole_and_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_drops_records_whole_and_says_so() -> None:
     warnings: list[str] = []
     log = JsonLog(Path("/dev/full"), warn=warnings.append)
 
