@@ -181,7 +181,7 @@ def test_an_error_of_ended_ends_the_following(tmp_path: Path) -> None:
 
 def test_many_followers_share_one_inotify_descriptor(tmp_path: Path) -> None:
     def count() -> int:
-        links = [entry.resolve() for entry in Path("/proc/self/fd").iterdir() if entry.exists() or True]
+        links = [entry.resolve() for entry in Path("/proc/self/fd").iterdir()]
         return sum("inotify" in str(link) for link in links)
 
     async def run() -> None:

@@ -9,6 +9,7 @@ from engine.base.errors import InvalidArgument
 from engine.shim.protocol import (
     FDS_MAX,
     MESSAGE_MAX_BYTES,
+    AnyAnswer,
     AnyRequest,
     Attach,
     Delete,
@@ -54,7 +55,7 @@ REQUESTS: list[AnyRequest] = [
     Resume(id=7),
     Delete(id=8),
 ]
-ANSWERS = [
+ANSWERS: list[AnyAnswer] = [
     Hello(
         container_id="c",
         shim_pid=2,
