@@ -68,6 +68,7 @@ class Lifecycle:
         self._link: Link | None = None
         self._subscribers: list[Progress] = []
         self._starting: asyncio.Task[None] | None = None
+        self._adopting = False
         self._stopping: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._relinking: asyncio.Task[None] | None = None
@@ -115,6 +116,7 @@ class Lifecycle:
             return False
         log.info("adopting the running %s, process %d", found.facts.emulator, found.facts.pid)
         self._advance(Event.START)
+        self._adopting = True
         self._starting = asyncio.create_task(self._adopt(found))
         self._starting.add_done_callback(_log_failure)
         return True
@@ -180,6 +182,7 @@ class Lifecycle:
             raise
         finally:
             self._starting = None
+            self._adopting = False
         self._advance(Event.READY)
         self._watcher = asyncio.create_task(self._watch(found))
 
@@ -298,7 +301,8 @@ class Lifecycle:
 
     async def _bring_down(self, *, force: bool) -> None:
         if self._starting is not None:
-            self._starting.cancel()
+            if force or not self._adopting:  # what was found running deserves a clean end
+                self._starting.cancel()
             await asyncio.wait({self._starting})
         machine, watcher = self.machine, self._watcher
         if machine is None or watcher is None:

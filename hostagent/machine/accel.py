@@ -111,6 +111,11 @@ def remember(accel: Accel, qemu: Qemu, verdict: Verdict) -> None:
         _save(_Memory(memory.qemus, {**_last(memory.verdicts), key: verdict}))
 
 
+def remembered() -> dict[str, Verdict]:
+    """Return every verdict that is kept, of this boot of the host and of older ones."""
+    return dict(_load().verdicts)
+
+
 def host_arch() -> Arch:
     """Return this host's processor architecture.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.base.errors import AlreadyExists, NotFound, Unavailable
+from engine.base.lockfile import holder_of
 from engine.base.process import spawn
 from hostagent.client.agent import AgentClient
 from hostagent.machine import accel, store
@@ -76,6 +77,19 @@ def ensure_agent(name: str) -> AgentClient:
         time.sleep(_RETRY_S)  # it may be another command's agent: there is no event for both
     agent.returncode = 0 if agent.returncode is None else agent.returncode  # it lives on by itself
     return client
+
+
+def wait_for_agent_end(name: str) -> None:
+    """Return when no agent of the machine `name` lives any more.
+
+    Raises:
+        Unavailable: one still does after a while.
+    """
+    deadline = time.monotonic() + _AGENT_TIMEOUT_S
+    while (holder := holder_of(MachinePaths(name).agent_lock)) is not None:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the agent of machine {name}, process {holder}, does not end")
+        time.sleep(_RETRY_S)  # the lock of another process tells nobody when it is dropped
 
 
 def _answers(client: AgentClient, paths: MachinePaths) -> bool:
