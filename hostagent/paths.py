@@ -163,13 +163,7 @@ def host_paths() -> HostPaths:
     if home:
         root = Path(os.path.abspath(home))
         return HostPaths(root / "data", root / "state", root / "cache", _short(root / "run", str(root)))
-    if sys.platform == "win32":
-        local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "pyengine"
-        return HostPaths(local / "data", local / "state", local / "cache", local / "run")
-    if sys.platform == "darwin":
-        root = Path.home() / ".pyengine"
-        return HostPaths(root / "data", root / "state", root / "cache", _short(root / "run", str(root)))
-    return _linux_paths()
+    return _platform_paths()
 
 
 def make_private(path: Path) -> Path:
@@ -179,15 +173,7 @@ def make_private(path: Path) -> Path:
         Denied: it is a link or no directory, or belongs to another user.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sys.platform == "win32":  # the profile directory is the user's by its ACL
-        return path
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode):
-        raise Denied(f"{path}: not a directory")
-    if found.st_uid != os.geteuid():
-        raise Denied(f"{path}: owned by user {found.st_uid}, not by user {os.geteuid()}")
-    if found.st_mode & 0o077:
-        os.chmod(path, 0o700)
+    _check_owner(path)
     return path
 
 
@@ -204,14 +190,38 @@ def make_directories(machine: MachinePaths) -> None:
 
 if sys.platform == "win32":
 
-    def _linux_paths() -> HostPaths:
-        raise NotImplementedError
+    def _platform_paths() -> HostPaths:
+        local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "pyengine"
+        return HostPaths(local / "data", local / "state", local / "cache", local / "run")
+
+    def _check_owner(path: Path) -> None:
+        """Trust the profile directory: it is the user's by its ACL."""
 
     def _user() -> str:
         return os.environ.get("USERNAME", "user")
 else:
 
-    def _linux_paths() -> HostPaths:
+    def _check_owner(path: Path) -> None:
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode):
+            raise Denied(f"{path}: not a directory")
+        if found.st_uid != os.geteuid():
+            raise Denied(f"{path}: owned by user {found.st_uid}, not by user {os.geteuid()}")
+        if found.st_mode & 0o077:
+            os.chmod(path, 0o700)
+
+    def _user() -> str:
+        return str(os.geteuid())
+
+
+if sys.platform == "darwin":
+
+    def _platform_paths() -> HostPaths:
+        root = Path.home() / ".pyengine"
+        return HostPaths(root / "data", root / "state", root / "cache", _short(root / "run", str(root)))
+elif sys.platform != "win32":
+
+    def _platform_paths() -> HostPaths:
         home = Path.home()
         data = _xdg("XDG_DATA_HOME", home / ".local" / "share") / "pyengine"
         state = _xdg("XDG_STATE_HOME", home / ".local" / "state") / "pyengine"
@@ -224,9 +234,6 @@ else:
         else:
             run = Path(f"/tmp/pyengine-{_user()}")  # noqa: S108 (owner and mode are checked before use)
         return HostPaths(data, state, cache, _short(run, str(run)))
-
-    def _user() -> str:
-        return str(os.geteuid())
 
 
 def _xdg(variable: str, fallback: Path) -> Path:

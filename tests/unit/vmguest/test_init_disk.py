@@ -1,0 +1,69 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from vmguest.init import disk
+from vmguest.init.disk import Content, DiskError
+
+
+def _ext_head() -> bytes:
+    head = bytearray(64 * 1024)
+    head[1080:1082] = b"\x53\xef"
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("head", "content"),
+    [
+        (bytes(65536), Content.BLANK),
+        (_ext_head(), Content.EXT),
+        (b"QFI\xfb" + bytes(65532), Content.OTHER),
+        (bytes(65535) + b"x", Content.OTHER),
+        (b"", Content.BLANK),
+    ],
+)
+def test_the_head_of_a_disk_says_what_it_holds(head: bytes, content: Content) -> None:
+    assert disk.content_of(head) is content
+
+
+def _device(tmp_path: Path, head: bytes) -> str:
+    path = tmp_path / "disk"
+    path.write_bytes(head)
+    return str(path)
+
+
+def test_a_disk_with_foreign_content_is_neither_formatted_nor_checked(tmp_path: Path) -> None:
+    device = _device(tmp_path, b"something" + bytes(65536))
+    ran: list[object] = []
+
+    with pytest.raises(DiskError, match="left untouched"):
+        disk.prepare(device, lambda argv: ran.append(argv) or 0)
+
+    assert ran == []
+
+
+@pytest.mark.parametrize("code", [4, 8, 12, -9, 127])
+def test_a_disk_that_fsck_gives_up_on_is_not_mounted(tmp_path: Path, code: int) -> None:
+    device = _device(tmp_path, _ext_head())
+
+    with pytest.raises(DiskError, match=f"damaged and was left untouched: fsck.ext4 exit status {code}"):
+        disk.prepare(device, lambda _: code)
+
+
+def test_a_disk_that_cannot_be_formatted_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"mkfs\.ext4 exit status 1"):
+        disk.prepare(_device(tmp_path, bytes(65536)), lambda _: 1)
+
+
+def test_the_disk_is_found_by_its_serial_number(tmp_path: Path) -> None:
+    for name, serial in (("vda", "pyengine-root\n"), ("vdb", "pyengine-data\n"), ("loop0", "pyengine-data")):
+        os.makedirs(tmp_path / name)
+        (tmp_path / name / "serial").write_text(serial)
+
+    assert disk.find(str(tmp_path)) == "/dev/vdb"
+
+
+def test_a_missing_disk_is_told_after_the_deadline(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="no disk with serial number pyengine-data"):
+        disk.find(str(tmp_path), timeout_s=0)
