@@ -109,6 +109,21 @@ class Shims:
             Unavailable: the nursery ended meanwhile; try again.
             TimeoutError: no answer in time.
         """
+        try:
+            try:
+                return await self._spawn_once(request)
+            except Unavailable:
+                if self._link is not None and self._link.is_open:
+                    raise
+                log.info(
+                    "container %s: the nursery ended before it was made; once more", request.container_id
+                )
+                return await self._spawn_once(request)
+        except EngineError:  # the shim has said why, or was never made
+            await asyncio.shield(asyncio.to_thread(remove_leftovers, Path(request.bundle)))
+            raise
+
+    async def _spawn_once(self, request: SpawnRequest) -> "Shim":
         ours, theirs = socket.socketpair()
         shim = Shim(self, request.container_id, Path(request.bundle), Path(request.exit_path), ours)
         try:
@@ -116,9 +131,8 @@ class Shims:
                 nursery = await self._nursery()
                 nursery.send(Spawn(request=request, sent_ns=time.monotonic_ns()), fds=[theirs.fileno()])
             await shim.greeted(_SPAWN_TIMEOUT_S)
-        except EngineError:  # the shim has said why, or was never made
+        except EngineError:
             shim.close()
-            await asyncio.shield(asyncio.to_thread(remove_leftovers, Path(request.bundle)))
             raise
         except BaseException:  # cancelled or late: it may be about to come up
             self._abandoning = asyncio.ensure_future(self._abandon(shim, Path(request.bundle)))
@@ -381,7 +395,7 @@ class Shim:
         )
         try:
             done = await self._request(message, fds=[client.fileno()] if client is not None else [])
-        except EngineError:
+        except BaseException:
             self._execs.pop(exec_id, None)
             raise
         return done

@@ -38,7 +38,13 @@ class Timer:
 class Loop:
     """Watches descriptors until `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_error: Callable[[Exception], None] | None = None) -> None:
+        """Make a loop; `on_error` gets what a callback raises, and its descriptor is watched no more.
+
+        So a fault around one client does not end the shim, and with it the
+        container. Without it errors leave `run`.
+        """
+        self._on_error = on_error
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._timers: list[tuple[int, int, Timer]] = []
@@ -82,9 +88,7 @@ class Loop:
         """Serve until `stop`."""
         while self._running:
             for fd, events in self._epoll.poll(self._timeout_s()):
-                callback = self._callbacks.get(fd)
-                if callback is not None:
-                    callback(events)
+                self._call(fd, events)
             self._fire_due()
 
     def stop(self) -> None:
@@ -94,6 +98,18 @@ class Loop:
     def close(self) -> None:
         """Close the epoll descriptor."""
         self._epoll.close()
+
+    def _call(self, fd: int, events: int) -> None:
+        callback = self._callbacks.get(fd)
+        if callback is None:
+            return
+        try:
+            callback(events)
+        except Exception as err:
+            if self._on_error is None:
+                raise
+            self.unwatch(fd)
+            self._on_error(err)
 
     def _timeout_s(self) -> float:
         while self._timers and self._timers[0][2].call is None:
@@ -106,8 +122,14 @@ class Loop:
         now_ns = time.monotonic_ns()
         while self._timers and self._timers[0][0] <= now_ns:
             call = heapq.heappop(self._timers)[2].call
-            if call is not None:
+            if call is None:
+                continue
+            try:
                 call()
+            except Exception as err:
+                if self._on_error is None:
+                    raise
+                self._on_error(err)
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

@@ -56,6 +56,7 @@ _SPEC = (
 def main(daemon_fd: int) -> None:
     """Serve spawn requests of the daemon at the other end of the socket `daemon_fd`."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for a shim: its socket tells
+    set_child_subreaper(True)  # of containers whose shim was killed
     os.chdir("/")
     _name_process("pyengine-nurse")
     daemon = socket.socket(fileno=daemon_fd)

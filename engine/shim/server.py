@@ -11,21 +11,22 @@ durable, attached clients closed, `exited` to every connected daemon.
 import contextlib
 import enum
 import os
+import select
 import signal
 import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotSupported
-from engine.runtime.create import Created
 from engine.runtime.errors import StartFailed
 from engine.shim.answers import Timeline, failed
 from engine.shim.cleanup import write_exit
+from engine.shim.execs import Execs, only
 from engine.shim.log import JsonLog
 from engine.shim.loop import READ, Loop
 from engine.shim.oom import was_oom_killed
@@ -52,8 +53,12 @@ from engine.shim.stdio import ProcessIO
 from engine.shim.verbs import Runtime
 from engine.spec.runtime import NamespaceType, Spec
 
+if TYPE_CHECKING:
+    from engine.runtime.create import Created
+
 _WAIT_ALL = 0x40000000  # __WALL: children that announce their end with another signal, or none
-_EXECS_KEPT = 1000  # ended, and not yet told to any daemon
+_KILL_TIMEOUT_NS = 10 * 10**9
+_KILL_POLL_MS = 1000
 _LINGER_S = 10.0  # for a client that still takes its output when the shim is deleted
 _spec_decoder = msgspec.json.Decoder(Spec)
 _UCRED = struct.Struct("3i")
@@ -82,13 +87,6 @@ ALLOWED: dict[type[AnyRequest], frozenset[Status]] = {
 }
 
 
-@dataclass(slots=True)
-class _ExecProcess:
-    created: Created
-    io: ProcessIO
-    exit: Exit | None = None
-
-
 class Server:
     """Serves one container from its making to its end."""
 
@@ -98,16 +96,16 @@ class Server:
         self._note = note
         self._bundle = Path(request.bundle)
         self._exit_path = Path(request.exit_path)
-        self._loop = Loop()
+        self._loop = Loop(lambda err: note(f"internal error: {err!r}"))
         self._peers: list[Peer] = []
         self._status = Status.CREATED
         self._exit: Exit | None = None  # known to be true: announced or about to be
         self._announced = False
         self._durable = False
         self._deleted = False
-        self._execs: dict[str, _ExecProcess] = {}
         self._log: JsonLog | None = None
         self._listener: socket.socket | None = None
+        self._execs = Execs(self._loop, runtime, tell=self._broadcast, when_client_gone=self._end_if_done)
         self._spec: Spec
         self._io: ProcessIO
         self._created: Created
@@ -232,11 +230,11 @@ class Server:
                 pid=self._created.pid,
                 status=self._status.value,
                 exit=self._exit if self._announced else None,
-                execs={exec_id: process.exit for exec_id, process in self._execs.items()},
+                execs=self._execs.known(),
                 spans=spans,
             )
         )
-        self._forget_told_execs()
+        self._execs.forget_ended()
 
     def _peer_gone(self, peer: Peer) -> None:
         self._peers.remove(peer)
@@ -266,7 +264,7 @@ class Server:
         if isinstance(request, Attach):
             return self._attach(request, fds)
         if isinstance(request, Exec):
-            return self._exec(request, fds)
+            return Done(id=request.id, pid=self._execs.start(request, fds, self._created, self._spec))
         return self._answer_plain(request)
 
     def _answer_plain(self, request: AnyRequest) -> AnyAnswer:
@@ -302,7 +300,7 @@ class Server:
     def _kill(self, request: Kill) -> Done:
         cgroup, pidfd = self._created.cgroup, self._created.pidfd
         if request.exec_id:
-            cgroup, pidfd = "", self._live_exec(request.exec_id).created.pidfd
+            cgroup, pidfd = "", self._execs.live(request.exec_id).created.pidfd
         elif not self._is_alive():
             raise Conflict(f"cannot kill container {self._request.container_id}: it is exiting")
         if not self._runtime.kill(cgroup, pidfd, request.signal, everyone=request.everyone):
@@ -312,53 +310,13 @@ class Server:
         return Done(id=request.id)
 
     def _attach(self, request: Attach, fds: list[int]) -> Done:
-        io = self._live_exec(request.exec_id).io if request.exec_id else self._io
-        io.attach(_only(fds), request.streams)
+        io = self._execs.live(request.exec_id).io if request.exec_id else self._io
+        io.attach(only(fds), request.streams)
         fds.clear()
         return Done(id=request.id)
 
-    def _exec(self, request: Exec, fds: list[int]) -> Done:
-        if request.exec_id in self._execs:
-            raise Conflict(f"exec {request.exec_id} has been started already")
-        if request.streams is not None:
-            _only(fds)
-        process = request.process
-        io = ProcessIO(
-            self._loop,
-            terminal=process.terminal,
-            stdin=request.streams is not None and request.streams.stdin,
-            stdin_once=True,
-            discard=request.streams is None,
-            when_client_gone=self._end_if_done,
-        )
-        try:
-            created = self._runtime.enter(
-                self._created.pid,
-                self._spec,
-                process,
-                stdio=io.child_stdio(),
-                cgroup=self._created.cgroup,
-                target_pidfd=self._created.pidfd,
-            )
-            io.made(created.terminal_fd)
-            if request.tty_size is not None:
-                io.resize(*request.tty_size)
-            try:
-                self._runtime.start(created)
-            except BaseException:
-                os.close(created.pidfd)
-                raise
-        except BaseException:
-            io.abandon()
-            raise
-        self._execs[request.exec_id] = _ExecProcess(created, io)
-        if request.streams is not None:
-            io.attach(fds[0], request.streams)
-            fds.clear()
-        return Done(id=request.id, pid=created.pid)
-
     def _resize(self, request: Resize) -> Done:
-        io = self._live_exec(request.exec_id).io if request.exec_id else self._io
+        io = self._execs.live(request.exec_id).io if request.exec_id else self._io
         if not io.resize(request.width, request.height):
             raise Conflict(f"cannot resize container {self._request.container_id}: it has no terminal")
         return Done(id=request.id)
@@ -378,19 +336,35 @@ class Server:
     def _delete(self, request: Delete) -> Done:
         if not self._deleted:
             if self._is_alive():
-                self._runtime.kill(self._created.cgroup, self._created.pidfd, signal.SIGKILL, everyone=True)
-                if self._status is Status.PAUSED:
-                    self._thaw()
+                self._end_all()
             self._remove()
             self._deleted = True
             self._loop.later(_LINGER_S, self._loop.stop)
         return Done(id=request.id)
 
-    def _live_exec(self, exec_id: str) -> _ExecProcess:
-        process = self._execs.get(exec_id)
-        if process is None or process.exit is not None:
-            raise Conflict(f"exec {exec_id} is not running")
-        return process
+    def _end_all(self) -> None:
+        """Kill every process of the container and wait until init has ended.
+
+        Exec processes are reaped on the way: the kernel lets an init end only
+        after every process of its PID namespace has been.
+        """
+        self._runtime.kill(self._created.cgroup, self._created.pidfd, signal.SIGKILL, everyone=True)
+        if self._status is Status.PAUSED:
+            self._thaw()
+        deadline_ns = time.monotonic_ns() + _KILL_TIMEOUT_NS
+        self._reap()
+        while self._is_alive():
+            if time.monotonic_ns() > deadline_ns:
+                raise Conflict(
+                    f"cannot end container {self._request.container_id}: "
+                    f"process {self._created.pid} does not die",
+                    hint="it waits for a device or a network file system; try again when that answers",
+                )
+            poll = select.poll()
+            for pidfd in (self._created.pidfd, *self._execs.live_pidfds()):
+                poll.register(pidfd, select.POLLIN)
+            poll.poll(_KILL_POLL_MS)
+            self._reap()
 
     # Ends
 
@@ -413,30 +387,8 @@ class Server:
         )
         if pid == self._created.pid and self._is_alive():
             self._init_ended(ended)
-            return
-        for exec_id, process in self._execs.items():
-            if process.created.pid == pid and process.exit is None:
-                self._exec_ended(exec_id, process, ended)
-                return
-
-    def _exec_ended(self, exec_id: str, process: _ExecProcess, ended: Exit) -> None:
-        os.close(process.created.pidfd)
-        process.exit = ended
-        process.io.ended(lambda: process.io.close_clients(lambda: self._exec_told(exec_id, ended)))
-
-    def _exec_told(self, exec_id: str, ended: Exit) -> None:
-        if self._broadcast(Exited(exec_id=exec_id, exit=ended)):
-            self._execs.pop(exec_id, None)
-        self._forget_old_execs()
-
-    def _forget_old_execs(self) -> None:
-        ended = [exec_id for exec_id, process in self._execs.items() if process.exit is not None]
-        for exec_id in ended[:-_EXECS_KEPT]:
-            del self._execs[exec_id]
-
-    def _forget_told_execs(self) -> None:
-        for exec_id in [exec_id for exec_id, process in self._execs.items() if process.exit is not None]:
-            del self._execs[exec_id]
+        else:
+            self._execs.child_ended(pid, ended)
 
     def _init_ended(self, ended: Exit) -> None:
         self._status = Status.EXITED
@@ -488,21 +440,19 @@ class Server:
 
     def _end_if_done(self) -> None:
         if self._deleted:
-            if not any(peer.has_queued for peer in self._peers) and not self._has_clients():
+            settled = self._exit is not None and not self._has_clients()
+            if settled and not any(peer.has_queued for peer in self._peers):
                 self._loop.stop()
         elif self._announced and self._durable and not self._peers and not self._has_clients():
             self._remove()
             self._loop.stop()
 
     def _has_clients(self) -> bool:
-        return self._io.has_clients or any(process.io.has_clients for process in self._execs.values())
+        return self._io.has_clients or self._execs.have_clients
 
     def _remove(self) -> None:
         """Remove what the container has on this machine apart from its bundle's files."""
         self._stop_listening()
-        if self._status is not Status.EXITED:
-            os.waitpid(self._created.pid, _WAIT_ALL)
-            self._status = Status.EXITED
         self._runtime.delete(self._created.cgroup, self._bundle)
 
 
@@ -516,9 +466,3 @@ def decode_spec(data: bytes, name: str = "config.json") -> Spec:
         return _spec_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         raise InvalidArgument(f"invalid {name}: {err}") from err
-
-
-def _only(fds: list[int]) -> int:
-    if len(fds) != 1:
-        raise InvalidArgument(f"one descriptor expected, {len(fds)} came")
-    return fds[0]
