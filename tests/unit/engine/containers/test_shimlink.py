@@ -9,6 +9,7 @@ from engine.base.errors import Conflict, EngineError, Unavailable
 from engine.containers.shimlink import Link, StartFailed, error_of
 from engine.shim.peer import close_all, receive
 from engine.shim.protocol import (
+    AnyAnswer,
     AnyRequest,
     Attach,
     Done,
@@ -81,7 +82,7 @@ def test_answers_find_their_requests_in_any_order() -> None:
 
 def test_what_answers_nothing_is_an_event_in_order() -> None:
     async def story(far: FarEnd) -> None:
-        events = [
+        events: list[AnyAnswer] = [
             Hello(container_id="x", shim_pid=1, pid=2, status="running"),
             Exited(exit=Exit(code=1), exec_id="e"),
             Exited(exit=Exit(code=0)),
