@@ -25,23 +25,26 @@ def read_exit(path: Path) -> Exit | None:
         return None
 
 
-def write_exit(path: Path, ended: Exit) -> None:
-    """Make `ended` durable at `path`; the one writer is the shim.
+def write_exit(path: Path, ended: Exit, *, durable: bool) -> None:
+    """Put `ended` at `path`, whole or not at all; `durable`: a power cut later does not undo it.
 
-    As `engine.base.atomicfile`, without the modules that a random name for
+    The one writer is the shim. As `engine.base.atomicfile`, without the modules that a random name for
     the temporary file would bring into every shim.
 
     Raises:
-        OSError: it may not be durable.
+        OSError: it may not be there, or not be durable.
     """
     fresh = path.with_name(f".{path.name}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, msgspec.json.encode(ended))
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(fresh, path)
+    if not durable:
+        return
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

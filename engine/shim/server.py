@@ -161,6 +161,8 @@ class Server:
         self._loop.run()
         for peer in self._peers[:]:
             peer.close()
+        if self._log is not None and self._request.durable:
+            self._log.sync()  # nobody waits for it any more
 
     # Making
 
@@ -416,7 +418,7 @@ class Server:
 
     def _record(self, ended: Exit) -> None:
         try:
-            write_exit(self._exit_path, ended)
+            write_exit(self._exit_path, ended, durable=self._request.durable)
         except OSError as err:  # kept in memory, and this process alive, until a daemon has asked
             self._note(f"{self._exit_path}: not written: {os.strerror(err.errno or 0).lower()}")
         else:
@@ -426,8 +428,6 @@ class Server:
         self._announced = True
         if self._exit is not None:
             self._broadcast(Exited(exit=self._exit))
-        if self._log is not None:
-            self._log.sync()
         self._end_if_done()
 
     def _never_ran(self, err: StartFailed) -> None:
