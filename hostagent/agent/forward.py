@@ -36,7 +36,7 @@ class Forwarder:
         *,
         ensure_running: Callable[[], Awaitable[None]],
         connect: Connect,
-        why_lost: Callable[[], str],
+        why_lost: Callable[[], Awaitable[str]],
     ) -> None:
         """Take what it needs of the machine's life.
 
@@ -72,7 +72,7 @@ class Forwarder:
             pump = Pump(client, stream, keep_silent=True)
             pump.run()
             if not pump.answered and pump.asked:
-                _refuse(client, self._why_lost())
+                _refuse(client, asyncio.run_coroutine_threadsafe(self._explain(), self._loop).result())
 
     def _port(self, client: socket.socket, guest_port: int) -> None:
         with client:
@@ -86,6 +86,9 @@ class Forwarder:
 
     async def _wait_running(self) -> None:
         await self._ensure_running()
+
+    async def _explain(self) -> str:
+        return await self._why_lost()
 
 
 def _drain_request(client: socket.socket) -> None:

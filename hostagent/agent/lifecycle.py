@@ -35,6 +35,7 @@ START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 30
 _QUIT_TIMEOUT_S = 10.0
 _RELINK_S = 20.0
+_END_NOTICE_S = 1.0
 
 Progress = Callable[[str], None]
 
@@ -129,13 +130,21 @@ class Lifecycle:
         """
         link = self._link
         if link is None:
-            raise Unavailable(self.why_lost())
+            raise Unavailable(self._why_down())
         return link.ssh.connect(address, timeout_s=timeout_s)
 
-    def why_lost(self) -> str:
+    async def why_lost(self) -> str:
         """Return one line for a client whose connection to the engine ended without an answer."""
+        if self.machine is not None and self.status is not Status.STOPPING:
+            with contextlib.suppress(TimeoutError):  # the links break a moment before the machine has ended
+                async with asyncio.timeout(_END_NOTICE_S):
+                    await self.machine.wait()
+                await asyncio.sleep(0)  # let the watcher, who was first in line, take note
         if self.status is Status.RUNNING:
             return f"machine {self.paths.name}: the engine closed the connection without an answer"
+        return self._why_down()
+
+    def _why_down(self) -> str:
         reason = self.reason or f"it is {self.status}"
         return f"machine {self.paths.name} {reason}; the next command starts it again"
 

@@ -7,6 +7,7 @@ started as soon as it can be and goes on beside what follows.
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 from vmguest.agent import clock
@@ -66,7 +67,7 @@ class Init:
         port_fd = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self.control = control.Control(self.loop, port_fd, self._message)
         self.control.serve()
-        processes.run(["/usr/sbin/modprobe", "-a", "-q", *_EARLY_MODULES])
+        self._run(["/usr/sbin/modprobe", "-a", "-q", *_EARLY_MODULES])
         self._phase("modules")
         while not self.configured:
             self.loop.step()
@@ -75,12 +76,15 @@ class Init:
         for path, value in _LIMITS.items():
             if os.path.exists(path):
                 mounts.write(path, value)
-        fresh = disk.prepare(disk.find(), processes.run)
+        fresh = disk.prepare(disk.find(), self._run)
         self._phase("disk formatted" if fresh else "disk")
         self.engine.open_gate()
         if not os.path.lexists("/run/docker.sock"):
             os.symlink("/run/pyengine/pyengine.sock", "/run/docker.sock")
         self._late_modules()
+
+    def _run(self, argv: Sequence[str]) -> int:
+        return processes.run(argv, self.loop)
 
     def _network(self) -> None:
         # here, so that sshd starts and the engine imports while this takes its tenth of a second

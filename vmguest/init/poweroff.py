@@ -25,13 +25,13 @@ def power_off(engine_pid: int, *, timeout_s: float) -> NoReturn:
     """Stop everything and end the machine; never returns."""
     say("powering off")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    if engine_pid and _ask_engine(timeout_s):
-        _wait(engine_pid, timeout_s)
     if engine_pid:
-        _signal(engine_pid, signal.SIGTERM)
-        _wait(engine_pid, _TERM_S)
+        _end_engine(engine_pid, timeout_s)
     _signal(-1, signal.SIGTERM)
     _wait(-1, _TERM_S)
+    left = _left()
+    if left:
+        say(f"killing what did not end: {', '.join(left)}")
     _signal(-1, signal.SIGKILL)
     _wait(-1, _KILL_S)
     os.sync()
@@ -45,6 +45,13 @@ def power_off(engine_pid: int, *, timeout_s: float) -> NoReturn:
     say("off")
     reboot(RB_POWER_OFF)
     raise SystemExit  # not reached: the power is off
+
+
+def _end_engine(pid: int, timeout_s: float) -> None:
+    if _ask_engine(timeout_s) and _wait(pid, timeout_s):
+        return
+    _signal(pid, signal.SIGTERM)
+    _wait(pid, _TERM_S)
 
 
 def _ask_engine(timeout_s: float) -> bool:
@@ -62,20 +69,34 @@ def _ask_engine(timeout_s: float) -> bool:
     return len(words) > 1 and words[1].startswith(b"2")
 
 
-def _wait(pid: int, timeout_s: float) -> None:
-    """Reap until `pid` (-1: every process) has ended or the time is over."""
+def _wait(pid: int, timeout_s: float) -> bool:
+    """Reap until `pid` (-1: every process) has ended; false when the time is over first."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             ended, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            return True
         if ended == pid:
-            return
+            return True
         if ended == 0:
             left_s = deadline - time.monotonic()
             if left_s <= 0 or signal.sigtimedwait({signal.SIGCHLD}, left_s) is None:
-                return
+                return False
+
+
+def _left() -> list[str]:
+    """Return the names of the processes that still run; the kernel's own have no command line."""
+    names = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = file.read(200).split(b"\0")
+        except OSError:
+            continue
+        if words[0] and pid != "1":
+            names.append(f"{words[0].decode(errors='replace')} ({pid})")
+    return names
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

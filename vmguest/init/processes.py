@@ -9,6 +9,8 @@ TYPE_CHECKING = False  # and no import of typing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from vmguest.init.loop import Loop
+
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 _FIRST_FREE_FD = 64  # above the descriptors that children are given
 
@@ -40,15 +42,18 @@ def high(fd: int) -> int:
     return moved
 
 
-def run(argv: "Sequence[str]") -> int:
+def run(argv: "Sequence[str]", loop: "Loop") -> int:
     """Run `argv` to its end and return its exit code, or minus the number of the signal that ended it.
 
-    Only for the boot, before the loop reaps: it waits for this child alone.
+    `loop` serves what else happens meanwhile.
     """
     try:
         pid = spawn(argv)
     except OSError as err:
         say(f"{argv[0]}: {err.strerror}")
         return 127
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+    ended: list[int] = []
+    loop.on_exit(pid, ended.append)
+    while not ended:
+        loop.step()
+    return os.waitstatus_to_exitcode(ended[0])
