@@ -122,7 +122,8 @@ def _become_shim(message: Spawn, connection_fd: int, received_ns: int) -> NoRetu
         os.closerange(connection_fd + 1, _FDS_END)  # of the nursery, and of requests behind this one
         gc.enable()
         set_child_subreaper(True)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends when its container has
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it ends when its container has
         timeline = Timeline(message.request.trace)
         if message.request.trace:
             timeline.spans.append(

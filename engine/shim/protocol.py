@@ -44,7 +44,7 @@ class SpawnRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     bundle: str  # absolute; holds config.json, and is removed with the shim
     exit_path: str  # where exit.json goes; an old one is removed first
     durable: bool = (
-        True  # exit.json and log survive a power cut; not needed where `--rm` removes them at once
+        True  # exit.json and log survive a power cut; needless where `--rm` removes them
     )
     rootfs_mounts: tuple[Mount, ...] = ()  # made in the container's own mount namespace
     open_stdin: bool = False  # without it stdin is /dev/null (a terminal's is always open)

@@ -101,7 +101,7 @@ class Server:
         self._status = Status.CREATED
         self._exit: Exit | None = None  # known to be true: announced or about to be
         self._announced = False
-        self._durable = False
+        self._recorded = False
         self._deleted = False
         self._log: JsonLog | None = None
         self._listener: socket.socket | None = None
@@ -422,7 +422,7 @@ class Server:
         except OSError as err:  # kept in memory, and this process alive, until a daemon has asked
             self._note(f"{self._exit_path}: not written: {os.strerror(err.errno or 0).lower()}")
         else:
-            self._durable = True
+            self._recorded = True
 
     def _announce(self) -> None:
         self._announced = True
@@ -443,7 +443,7 @@ class Server:
             settled = self._exit is not None and not self._has_clients()
             if settled and not any(peer.has_queued for peer in self._peers):
                 self._loop.stop()
-        elif self._announced and self._durable and not self._peers and not self._has_clients():
+        elif self._announced and self._recorded and not self._peers and not self._has_clients():
             self._remove()
             self._loop.stop()
 

@@ -45,11 +45,10 @@ def test_the_exit_code_is_reported_and_durable(lab: Lab, script: str, code: int,
 )
 def test_a_program_that_cannot_run_leaves_nothing(lab: Lab, program: str, code: int) -> None:
     async def story() -> None:
-        shim = await lab.spawn(program)
         with pytest.raises(StartFailed) as caught:
-            await shim.start()
+            await (await lab.spawn(program)).start()
         assert caught.value.exit_code == code
-        assert not lab.run.shim(shim.container_id).path.exists()
+        assert list(lab.run.shims.iterdir()) == []
 
     lab.go(story)
 
