@@ -63,6 +63,12 @@ def has_busybox() -> bool:
     return os.access("/bin/busybox", os.X_OK)
 
 
+@functools.cache
+def has_sshd() -> bool:
+    """Tell whether an OpenSSH server is installed."""
+    return os.access("/usr/sbin/sshd", os.X_OK)
+
+
 PROBES = {
     "namespaces": can_unshare,
     "root": is_root,
@@ -72,4 +78,5 @@ PROBES = {
     "image_tools": has_image_tools,
     "docker_cli": has_docker_cli,
     "busybox": has_busybox,
+    "sshd": has_sshd,
 }

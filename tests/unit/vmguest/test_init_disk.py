@@ -1,4 +1,5 @@
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,12 @@ def test_a_disk_with_foreign_content_is_neither_formatted_nor_checked(tmp_path: 
     device = _device(tmp_path, b"something" + bytes(65536))
     ran: list[object] = []
 
+    def run(argv: Sequence[str]) -> int:
+        ran.append(argv)
+        return 0
+
     with pytest.raises(DiskError, match="left untouched"):
-        disk.prepare(device, lambda argv: ran.append(argv) or 0)
+        disk.prepare(device, run)
 
     assert ran == []
 
