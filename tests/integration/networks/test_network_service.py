@@ -1,5 +1,7 @@
 """Life of a sandbox: what is made, what is given back, and what is left after a crash (nothing)."""
 
+# ruff: noqa: F811 (a test takes the fixture as its argument)
+
 import asyncio
 import contextlib
 import json
@@ -29,10 +31,10 @@ from engine.base.errors import (
 from engine.base.ids import new_id
 from engine.networks.hostports import HostPorts
 from engine.networks.model import PortBinding, PortMapping, SandboxRequest
+from tests.support.netlab import Lab, lab  # noqa: F401 (a fixture)
 
 if TYPE_CHECKING:
     from engine.networks.service import NetworkService
-    from tests.integration.networks.conftest import Lab
 
 pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables")
 
@@ -40,7 +42,7 @@ WEB = PortMapping(80, host_port=8080)
 DEADLINE_S = 5.0
 
 
-def eventually(lab: "Lab", holds: object) -> None:
+def eventually(lab: Lab, holds: object) -> None:
     """Wait until `holds()` is true: the kernel takes namespaces down in its own time."""
     deadline = time.monotonic() + DEADLINE_S
     while not holds():  # type: ignore[operator]
@@ -56,14 +58,14 @@ def lab_thread(service: "NetworkService", work: object) -> set[object]:
     return service._thread.submit(work).result()  # type: ignore[arg-type]
 
 
-def rows(lab: "Lab", table: str) -> int:
+def rows(lab: Lab, table: str) -> int:
     import sqlite3
 
     with contextlib.closing(sqlite3.connect(lab.tmp_path / "state.db")) as db:
         return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
-def leave_nothing(lab: "Lab", service: "NetworkService") -> None:
+def leave_nothing(lab: Lab, service: "NetworkService") -> None:
     eventually(lab, lambda: lab.links() == {"lo", "wan0", "brtest"} or "ifb0" in lab.links())
     eventually(lab, lambda: not any(name.startswith("pe") for name in lab.links()))
     assert lab.pins() == []
@@ -74,7 +76,7 @@ def leave_nothing(lab: "Lab", service: "NetworkService") -> None:
         free.bind(("0.0.0.0", 8080))
 
 
-def test_release_leaves_nothing(lab: "Lab") -> None:
+def test_release_leaves_nothing(lab: Lab) -> None:
     service = lab.engine()
     ids = [new_id() for _ in range(3)]
     for number, container in enumerate(ids):
@@ -93,7 +95,7 @@ def test_release_leaves_nothing(lab: "Lab") -> None:
 
 
 def test_the_link_goes_even_when_somebody_is_left_in_the_namespace(
-    lab: "Lab", monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.networks.service._LINGER_S", 0.05)
     service = lab.engine()
@@ -109,7 +111,7 @@ def test_the_link_goes_even_when_somebody_is_left_in_the_namespace(
     assert inside.call(socket.if_nameindex)[0] == (1, "lo")
 
 
-def test_an_explicit_address_and_mac_are_given(lab: "Lab") -> None:
+def test_an_explicit_address_and_mac_are_given(lab: Lab) -> None:
     service = lab.engine(bip="10.99.8.1/24")
     request = SandboxRequest(ipv4="10.99.8.77", mac="02:00:00:AA:BB:CC")
     sandbox = lab.do(service.connect(new_id(), request))
@@ -126,7 +128,7 @@ def test_an_explicit_address_and_mac_are_given(lab: "Lab") -> None:
         lab.do(service.connect(new_id(), SandboxRequest(ipv4="10.99.9.1")))
 
 
-def test_a_taken_port_is_told_in_dockers_words_and_leaves_nothing(lab: "Lab") -> None:
+def test_a_taken_port_is_told_in_dockers_words_and_leaves_nothing(lab: Lab) -> None:
     service = lab.engine()
     request = SandboxRequest(ports=[PortMapping(443, host_port=8443), WEB], container_name="web")
     for address in ("0.0.0.0", "127.0.0.1"):
@@ -144,7 +146,7 @@ def test_a_taken_port_is_told_in_dockers_words_and_leaves_nothing(lab: "Lab") ->
         socket.create_server(("0.0.0.0", 8080))  # with SO_REUSEADDR
 
 
-def test_a_port_in_time_wait_is_free(lab: "Lab") -> None:
+def test_a_port_in_time_wait_is_free(lab: Lab) -> None:
     with socket.create_server(("127.0.0.1", 8080)) as server:
         client = socket.create_connection(("127.0.0.1", 8080))
         accepted, _ = server.accept()
@@ -160,7 +162,7 @@ def test_a_port_in_time_wait_is_free(lab: "Lab") -> None:
     assert len(elements(service)) == 1
 
 
-def test_addresses_that_are_not_the_hosts_are_refused(lab: "Lab") -> None:
+def test_addresses_that_are_not_the_hosts_are_refused(lab: Lab) -> None:
     service = lab.engine()
     for host_ip, error in (("192.0.2.77", InvalidArgument), ("::1", NotSupported), ("x", InvalidArgument)):
         with pytest.raises(error, match=host_ip):
@@ -168,7 +170,7 @@ def test_addresses_that_are_not_the_hosts_are_refused(lab: "Lab") -> None:
     leave_nothing(lab, service)
 
 
-def test_modes(lab: "Lab") -> None:
+def test_modes(lab: Lab) -> None:
     service = lab.engine()
     host = lab.do(service.connect(new_id(), SandboxRequest(mode="host")))
     assert host.netns_path is None
@@ -190,7 +192,7 @@ def test_modes(lab: "Lab") -> None:
     leave_nothing(lab, service)
 
 
-def test_networks_are_shown_in_dockers_shape(lab: "Lab") -> None:
+def test_networks_are_shown_in_dockers_shape(lab: Lab) -> None:
     service = lab.engine()
     container = new_id()
     sandbox = lab.do(service.connect(container, SandboxRequest(mode="default", container_name="web")))
@@ -220,7 +222,7 @@ def test_networks_are_shown_in_dockers_shape(lab: "Lab") -> None:
         service.remove("bridge")
 
 
-def test_a_full_network_says_so_and_works_again_after_a_release(lab: "Lab") -> None:
+def test_a_full_network_says_so_and_works_again_after_a_release(lab: Lab) -> None:
     service = lab.engine(bip="10.99.7.1/29")
     ids = [new_id() for _ in range(5)]
     for container in ids:
@@ -233,7 +235,7 @@ def test_a_full_network_says_so_and_works_again_after_a_release(lab: "Lab") -> N
     assert lab.do(service.connect(new_id(), SandboxRequest())).endpoints[0].ipv4 == "10.99.7.4"
 
 
-def test_the_default_subnet_avoids_the_hosts_routes_and_stays(lab: "Lab") -> None:
+def test_the_default_subnet_avoids_the_hosts_routes_and_stays(lab: Lab) -> None:
     subprocess.run(["ip", "route", "add", "172.17.128.0/24", "via", "198.18.0.2"], check=True)
     service = lab.engine()
     assert str(service.network.subnet) == "172.18.0.0/16"
@@ -247,7 +249,7 @@ def test_the_default_subnet_avoids_the_hosts_routes_and_stays(lab: "Lab") -> Non
     assert again.inspect("bridge")["Id"] == identity
 
 
-def test_a_bridge_that_cannot_be_is_refused(lab: "Lab") -> None:
+def test_a_bridge_that_cannot_be_is_refused(lab: Lab) -> None:
     for options, error in (
         ({"bip": "198.18.0.9/24"}, Conflict),
         ({"bip": "10.1.1.0/24"}, InvalidArgument),
@@ -260,7 +262,7 @@ def test_a_bridge_that_cannot_be_is_refused(lab: "Lab") -> None:
             lab.engine(**options)
 
 
-def test_many_start_and_stop_at_once(lab: "Lab") -> None:
+def test_many_start_and_stop_at_once(lab: Lab) -> None:
     service = lab.engine()
     ids = [new_id() for _ in range(40)]
 
@@ -277,7 +279,7 @@ def test_many_start_and_stop_at_once(lab: "Lab") -> None:
     leave_nothing(lab, service)
 
 
-def test_a_cancelled_start_leaves_nothing(lab: "Lab") -> None:
+def test_a_cancelled_start_leaves_nothing(lab: Lab) -> None:
     service = lab.engine()
 
     async def cancel_after(steps: int) -> bool:
@@ -296,7 +298,7 @@ def test_a_cancelled_start_leaves_nothing(lab: "Lab") -> None:
     leave_nothing(lab, service)
 
 
-def test_rules_that_others_flush_come_back(lab: "Lab") -> None:
+def test_rules_that_others_flush_come_back(lab: Lab) -> None:
     service = lab.engine()
     container = new_id()
     lab.do(service.connect(container, SandboxRequest(ports=[WEB])))
@@ -311,7 +313,7 @@ def test_rules_that_others_flush_come_back(lab: "Lab") -> None:
     assert b"ct status dnat masquerade" in rules
 
 
-def test_a_bridge_and_a_table_that_others_removed_are_made_again(lab: "Lab") -> None:
+def test_a_bridge_and_a_table_that_others_removed_are_made_again(lab: Lab) -> None:
     service = lab.engine()
     lab.do(service.connect(new_id(), SandboxRequest(ports=[WEB])))
     service._guard.close()  # so that the start itself finds the damage
@@ -326,7 +328,7 @@ def test_a_bridge_and_a_table_that_others_removed_are_made_again(lab: "Lab") -> 
     assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
 
 
-def test_a_restarted_daemon_keeps_what_lives_and_removes_the_rest(lab: "Lab") -> None:
+def test_a_restarted_daemon_keeps_what_lives_and_removes_the_rest(lab: Lab) -> None:
     first = lab.engine()
     live, dead = new_id(), new_id()
     kept = lab.do(first.connect(live, SandboxRequest(ports=[WEB], container_name="web")))
@@ -400,7 +402,7 @@ asyncio.run(main())
 """
 
 
-def test_a_daemon_killed_at_any_step_leaves_nothing_after_recovery(lab: "Lab") -> None:
+def test_a_daemon_killed_at_any_step_leaves_nothing_after_recovery(lab: Lab) -> None:
     outcomes = []
     for step in range(100):
         argv = [sys.executable, "-c", CHILD, str(lab.tmp_path), str(step)]
@@ -455,7 +457,7 @@ def machine_host(path: Path, answer: object) -> Iterator[list[dict[str, object]]
         server.close()
 
 
-def test_in_a_machine_the_host_is_asked_for_each_port(lab: "Lab") -> None:
+def test_in_a_machine_the_host_is_asked_for_each_port(lab: Lab) -> None:
     def answer(request: dict[str, object]) -> dict[str, object]:
         return {"ok": True, "host_port": request["host_port"] or 49999}
 
@@ -492,7 +494,7 @@ def test_in_a_machine_the_host_is_asked_for_each_port(lab: "Lab") -> None:
         lab.do(service.close())
 
 
-def test_in_a_machine_a_refusal_of_the_host_is_the_users_error(lab: "Lab") -> None:
+def test_in_a_machine_a_refusal_of_the_host_is_the_users_error(lab: Lab) -> None:
     def answer(request: dict[str, object]) -> dict[str, object]:
         if request["host_port"] == 8080:
             return {"ok": False, "error": "port 8080 is in use by process 77 (nginx)"}
@@ -513,7 +515,7 @@ def test_in_a_machine_a_refusal_of_the_host_is_the_users_error(lab: "Lab") -> No
         lab.do(service.close())
 
 
-def test_in_a_machine_without_its_host_a_port_cannot_be_had(lab: "Lab") -> None:
+def test_in_a_machine_without_its_host_a_port_cannot_be_had(lab: Lab) -> None:
     service = lab.engine(host_ports=HostPorts(lab.tmp_path / "absent.sock"))
 
     with pytest.raises(Unavailable, match=r"absent\.sock"):
@@ -521,7 +523,7 @@ def test_in_a_machine_without_its_host_a_port_cannot_be_had(lab: "Lab") -> None:
     lab.do(service.connect(new_id(), SandboxRequest()))
 
 
-def test_close_is_final_and_containers_keep_their_network(lab: "Lab") -> None:
+def test_close_is_final_and_containers_keep_their_network(lab: Lab) -> None:
     service = lab.engine()
     sandbox = lab.do(service.connect(new_id(), SandboxRequest()))
     inside = lab.container(sandbox.netns_path)

@@ -1,5 +1,7 @@
 """Packets between containers, the host and a neighbour: what must pass, and what must not."""
 
+# ruff: noqa: F811 (a test takes the fixture as its argument)
+
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +10,11 @@ import pytest
 
 from engine.base.ids import new_id
 from engine.networks.model import PortMapping, SandboxRequest
+from tests.support.netlab import Lab, lab  # noqa: F401 (a fixture)
 
 if TYPE_CHECKING:
     from engine.networks.service import NetworkService
-    from tests.integration.networks.conftest import Lab, Namespace
+    from tests.support.netlab import Namespace
 
 pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables", "busybox")
 
@@ -20,7 +23,7 @@ DROPPED_S = 0.4
 
 
 def start(
-    lab: "Lab", engine: "NetworkService", *ports: PortMapping, name: str = "web"
+    lab: Lab, engine: "NetworkService", *ports: PortMapping, name: str = "web"
 ) -> tuple["Namespace", str, tuple[int, ...]]:
     """Connect a container that answers on ports 80 and 53; return its namespace, address and host ports."""
     sandbox = lab.do(engine.connect(new_id(), SandboxRequest(ports=ports, container_name=name)))
@@ -30,7 +33,7 @@ def start(
     return container, sandbox.endpoints[0].ipv4, tuple(binding.host_port for binding in sandbox.ports)
 
 
-def test_containers_reach_each_other_the_gateway_and_the_outside(lab: "Lab") -> None:
+def test_containers_reach_each_other_the_gateway_and_the_outside(lab: Lab) -> None:
     engine = lab.engine()
     one, one_address, _ = start(lab, engine, name="one")
     two, two_address, _ = start(lab, engine, name="two")
@@ -48,7 +51,7 @@ def test_containers_reach_each_other_the_gateway_and_the_outside(lab: "Lab") -> 
     assert one.ping(NEIGHBOUR)
 
 
-def test_a_published_port_is_reached_from_everywhere(lab: "Lab") -> None:
+def test_a_published_port_is_reached_from_everywhere(lab: Lab) -> None:
     engine = lab.engine()
     tcp, udp = PortMapping(80, host_port=8080), PortMapping(53, "udp", host_port=5353)
     web, web_address, _ = start(lab, engine, tcp, udp)
@@ -70,7 +73,7 @@ def test_a_published_port_is_reached_from_everywhere(lab: "Lab") -> None:
     assert client.ask(web_address, 80) == f"web {client_address}"
 
 
-def test_a_port_that_is_not_published_is_closed_to_the_neighbour(lab: "Lab") -> None:
+def test_a_port_that_is_not_published_is_closed_to_the_neighbour(lab: Lab) -> None:
     engine = lab.engine()
     _web, address, _ = start(lab, engine, PortMapping(80, host_port=8080))
     lab.neighbour.call(_ip, "route", "add", str(engine.network.subnet), "via", HOST)
@@ -81,7 +84,7 @@ def test_a_port_that_is_not_published_is_closed_to_the_neighbour(lab: "Lab") -> 
         lab.neighbour.ask(address, 80, timeout_s=DROPPED_S)
 
 
-def test_what_is_published_on_loopback_stays_there(lab: "Lab") -> None:
+def test_what_is_published_on_loopback_stays_there(lab: Lab) -> None:
     engine = lab.engine()
     _web, address, _ = start(lab, engine, PortMapping(80, host_ip="127.0.0.1", host_port=8080))
     lab.host.serve("host service", 9000, address="127.0.0.1")
@@ -104,7 +107,7 @@ def test_what_is_published_on_loopback_stays_there(lab: "Lab") -> None:
         client.ask("127.0.0.1", 9000, timeout_s=DROPPED_S)
 
 
-def test_a_container_cannot_reach_the_hosts_loopback_by_routing(lab: "Lab") -> None:
+def test_a_container_cannot_reach_the_hosts_loopback_by_routing(lab: Lab) -> None:
     engine = lab.engine()
     evil, _, _ = start(lab, engine, name="evil")
     lab.host.serve("host service", 9000, address="127.0.0.1")
@@ -121,7 +124,7 @@ def test_a_container_cannot_reach_the_hosts_loopback_by_routing(lab: "Lab") -> N
         evil.ask("127.0.0.2", 9001, timeout_s=DROPPED_S)
 
 
-def test_a_port_can_be_published_on_one_address(lab: "Lab") -> None:
+def test_a_port_can_be_published_on_one_address(lab: Lab) -> None:
     engine = lab.engine()
     start(lab, engine, PortMapping(80, host_ip=HOST, host_port=8080))
 
@@ -130,7 +133,7 @@ def test_a_port_can_be_published_on_one_address(lab: "Lab") -> None:
         lab.host.ask("127.0.0.1", 8080)
 
 
-def test_without_a_port_the_host_chooses_one(lab: "Lab") -> None:
+def test_without_a_port_the_host_chooses_one(lab: Lab) -> None:
     engine = lab.engine()
     _, _, ports = start(lab, engine, PortMapping(80), PortMapping(80), PortMapping(53, "udp", host_port=0))
 
@@ -140,7 +143,7 @@ def test_without_a_port_the_host_chooses_one(lab: "Lab") -> None:
     assert lab.neighbour.ask(HOST, ports[2], proto="udp") == f"web {NEIGHBOUR}"
 
 
-def test_isolated_containers_reach_of_their_machine_only_dns(lab: "Lab") -> None:
+def test_isolated_containers_reach_of_their_machine_only_dns(lab: Lab) -> None:
     _ip("address", "add", "10.0.2.15/24", "dev", "wan0")
     lab.neighbour.call(_ip, "address", "add", "10.0.2.2/24", "dev", "wan1")
     lab.neighbour.call(_ip, "address", "add", "10.0.2.3/24", "dev", "wan1")
@@ -173,7 +176,7 @@ def test_isolated_containers_reach_of_their_machine_only_dns(lab: "Lab") -> None
     assert lab.host.ask("127.0.0.1", 8080) == f"one {gateway}"
 
 
-def test_containers_of_two_engines_are_strangers(lab: "Lab") -> None:
+def test_containers_of_two_engines_are_strangers(lab: Lab) -> None:
     first = lab.engine()
     lab.tmp_path = lab.tmp_path / "second"
     lab.tmp_path.mkdir()
@@ -188,7 +191,7 @@ def test_containers_of_two_engines_are_strangers(lab: "Lab") -> None:
     assert one.ping(HOST)
 
 
-def test_a_container_has_no_ipv6_beyond_its_loopback(lab: "Lab") -> None:
+def test_a_container_has_no_ipv6_beyond_its_loopback(lab: Lab) -> None:
     engine = lab.engine()
     web, _, _ = start(lab, engine)
 

@@ -75,7 +75,7 @@ def layers_of(tmp_path: Path) -> list[Path]:
     return [low, middle, top]
 
 
-def picture(root: Path) -> dict[str, tuple]:
+def picture(root: Path) -> dict[str, tuple[object, ...]]:
     found = {}
     for directory, names, files in os.walk(root):
         for name in [".", *names, *files] if directory == str(root) else [*names, *files]:
@@ -104,7 +104,7 @@ def picture(root: Path) -> dict[str, tuple]:
     return found
 
 
-def overlay_picture(tmp_path: Path, layers: list[Path]) -> dict[str, tuple]:
+def overlay_picture(tmp_path: Path, layers: list[Path]) -> dict[str, tuple[object, ...]]:
     """Return what overlayfs shows; the mount is gone afterwards."""
     mountpoint = tmp_path / "mnt"
     mountpoint.mkdir()

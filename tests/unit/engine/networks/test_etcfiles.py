@@ -49,7 +49,7 @@ def test_what_the_user_gives_replaces_the_hosts() -> None:
 )
 def test_no_value_adds_a_line(given: dict[str, list[str]]) -> None:
     with pytest.raises(InvalidArgument):
-        etcfiles.resolv_conf(HOST, **given)  # type: ignore[arg-type]
+        etcfiles.resolv_conf(HOST, **given)
 
 
 @given(st.text())

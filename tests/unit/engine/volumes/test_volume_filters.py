@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from engine.base.errors import InvalidArgument
 from engine.volumes import filters
 from engine.volumes.model import ANONYMOUS_LABEL, Volume, check_name
+from engine.volumes.service import InUse
 
 WEB = Volume("web-data", "2026-01-01T00:00:00Z", {"tier": "front", "empty": ""})
 
@@ -36,7 +39,7 @@ def somebody(_name: str) -> list[str]:
         ({"dangling": ["0"]}, nobody, False),
     ],
 )
-def test_filters_match_as_dockers_do(given: dict, used, expected: bool) -> None:
+def test_filters_match_as_dockers_do(given: dict[str, list[str]], used: InUse, expected: bool) -> None:
     assert filters.matches(WEB, given, used=used) is expected
 
 
@@ -60,7 +63,7 @@ def test_other_names_are_refused(name: str) -> None:
         check_name(name)
 
 
-def test_a_volume_is_shown_in_dockers_shape(tmp_path) -> None:
+def test_a_volume_is_shown_in_dockers_shape(tmp_path: Path) -> None:
     assert Volume("v1", "2026-01-01T00:00:00Z", {}).document(tmp_path) == {
         "CreatedAt": "2026-01-01T00:00:00Z",
         "Driver": "local",
