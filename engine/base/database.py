@@ -82,7 +82,8 @@ class Database:
         """Run `work` in a transaction on the writer thread; the future resolves when it is durable.
 
         An exception of `work` rolls back what it did, and only that. Async
-        callers wrap the result with `asyncio.wrap_future`.
+        callers wrap the result with `asyncio.wrap_future`. A future that is
+        cancelled before its turn was never run; later it cannot be.
         """
         done: Future[T] = Future()
         self._jobs.put(_Job(work, done))
@@ -120,7 +121,8 @@ class Database:
             group: list[_Job] = []
             job = self._jobs.get()
             while job is not None:
-                group.append(job)
+                if job.done.set_running_or_notify_cancel():  # from here on it cannot be cancelled
+                    group.append(job)
                 if len(group) == _GROUP_MAX or self._jobs.empty():
                     break
                 job = self._jobs.get()

@@ -1,4 +1,5 @@
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +80,23 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DatabaseDamaged, match=r"state\.db: file is not a database"):
         Database(path)
+
+
+def test_a_cancelled_write_is_not_made_and_stops_no_other(database: Database) -> None:
+    started, gate = threading.Event(), threading.Event()
+
+    def hold(_connection: sqlite3.Connection) -> bool:
+        started.set()
+        return gate.wait(timeout=5)
+
+    first = database.write(hold)
+    assert started.wait(timeout=5)
+    cancelled = database.write(lambda c: c.execute("INSERT INTO tag VALUES ('cancelled', 'x')"))
+    later = database.write(lambda c: c.execute("SELECT count(*) FROM tag").fetchone()[0])
+
+    assert cancelled.cancel()
+    gate.set()
+
+    assert first.result(timeout=5)
+    assert later.result(timeout=5) == 0
+    assert not later.cancel()
