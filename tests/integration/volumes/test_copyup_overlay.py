@@ -76,7 +76,7 @@ def layers_of(tmp_path: Path) -> list[Path]:
 
 
 def picture(root: Path) -> dict[str, tuple[object, ...]]:
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for directory, names, files in os.walk(root):
         for name in [".", *names, *files] if directory == str(root) else [*names, *files]:
             path = Path(directory, name)
