@@ -36,6 +36,7 @@ STOP_TIMEOUT_S = 30
 _QUIT_TIMEOUT_S = 10.0
 _RELINK_S = 20.0
 _END_NOTICE_S = 1.0
+_SPACE_POLL_S = 2.0
 
 Progress = Callable[[str], None]
 
@@ -73,6 +74,7 @@ class Lifecycle:
         self._stopping: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._relinking: asyncio.Task[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
 
     # -- what others ask ------------------------------------------------------------------------------
 
@@ -86,9 +88,10 @@ class Lifecycle:
             await asyncio.wait({self._stopping})
         if self.status is Status.RUNNING:
             return
-        if self.status is Status.DEGRADED and self._relinking is not None:
-            progress(f"reconnecting to machine {self.paths.name}")
-            await asyncio.wait({self._relinking})
+        if self.status is Status.DEGRADED:
+            if self._relinking is not None:
+                progress(f"reconnecting to machine {self.paths.name}")
+                await asyncio.wait({self._relinking})
             self._check_running()
             return
         self._subscribers.append(progress)
@@ -169,7 +172,7 @@ class Lifecycle:
         finally:
             self._starting = None
         self._advance(Event.READY)
-        self._watcher = asyncio.create_task(self._watch(self.machine))
+        self._tend(self.machine)
         log.info("machine %s runs after %d ms", self.paths.name, self.boot.host_ms["running"])
 
     def _prepare(self, settings: Machine) -> Image:
@@ -193,7 +196,7 @@ class Lifecycle:
             self._starting = None
             self._adopting = False
         self._advance(Event.READY)
-        self._watcher = asyncio.create_task(self._watch(found))
+        self._tend(found)
 
     async def _link_up(self, machine: VirtualMachine) -> None:
         """Return when the engine answers through the channel.
@@ -238,6 +241,10 @@ class Lifecycle:
 
     # -- while it runs --------------------------------------------------------------------------------
 
+    def _tend(self, machine: VirtualMachine) -> None:
+        self._watcher = asyncio.create_task(self._watch(machine))
+        machine.on_stall(self._stalled)
+
     async def _watch(self, machine: VirtualMachine) -> None:
         ended = await machine.wait()
         self._ended(ended)
@@ -255,6 +262,27 @@ class Lifecycle:
                 f"stopped unexpectedly: qemu {ended.reason}" if not ended.by_guest else "powered itself off"
             )
         self._advance(Event.OFF if ended.by_guest else Event.EXIT)
+
+    def _stalled(self, reason: str) -> None:
+        """Take note that the host's disk refused a write; go on when there is room again."""
+        if self.status is not Status.RUNNING or self.machine is None:
+            return
+        self.reason = f"is paused, the host cannot write its disk: {reason}; it goes on when there is space"
+        log.warning("machine %s %s", self.paths.name, self.reason)
+        self._advance(Event.STALL)
+        self._resuming = asyncio.create_task(self._resume(self.machine))
+
+    async def _resume(self, machine: VirtualMachine) -> None:
+        while self.status is Status.DEGRADED:
+            await asyncio.sleep(_SPACE_POLL_S)  # no system tells when a disk has space again
+            if (
+                await asyncio.to_thread(disk.has_space, self.paths.data_disk)
+                and self.status is Status.DEGRADED
+            ):
+                with contextlib.suppress(Unavailable):
+                    await machine.resume()
+                    self.reason = ""
+                    self._advance(Event.RESUME)
 
     def _link_lost(self, reason: str) -> None:
         """Take note that the channel broke; it is tried again unless the machine ended too."""
@@ -340,7 +368,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Let everything go; a virtual machine that runs stays running, for the next agent."""
-        for task in (self._starting, self._relinking, self._watcher):
+        for task in (self._starting, self._relinking, self._resuming, self._watcher):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, EngineError, TimeoutError):
@@ -355,7 +383,7 @@ class Lifecycle:
 
     def _check_running(self) -> None:
         if self.status is not Status.RUNNING:
-            raise Conflict(f"machine {self.paths.name} is {self.status}: {self.reason}")
+            raise Unavailable(f"machine {self.paths.name} {self.reason or self.status}")
 
     def _advance(self, event: Event) -> None:
         self.status = advance(self.paths.name, self.status, event)

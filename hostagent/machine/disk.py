@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.base.atomicfile import fsync_dir
 from engine.base.errors import OutOfSpace
 
+_GO_ON_BYTES = 64 << 20
 _RESERVE_BYTES = 256 << 20
 
 
@@ -38,6 +39,12 @@ def ensure_disk(path: Path, size_bytes: int) -> None:
         raise
     finally:
         os.close(fd)
+
+
+def has_space(path: Path) -> bool:
+    """Tell whether the file system of `path` has room enough for a machine to go on."""
+    free = _free_bytes(path.parent)
+    return free is None or free >= _GO_ON_BYTES
 
 
 def used_bytes(path: Path) -> int:

@@ -6,7 +6,7 @@ when it has ended, and why. A driver holds the machine's lock in a way that
 ends with the virtual machine, not with the agent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,12 @@ class VirtualMachine(Protocol):
 
     async def wait(self) -> Ended:
         """Return when it has ended; to any number of callers."""
+
+    def on_stall(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the reason when a failed write on the host made it pause."""
+
+    async def resume(self) -> None:
+        """Let it run on after a stall; the write is done again."""
 
     async def quit(self, *, timeout_s: float) -> None:
         """End it at once, as by pulling the plug; kill it when it does not in `timeout_s`."""

@@ -5,11 +5,11 @@ from who holds the machine's locks, and from what its agent knows.
 
 ::
 
-    stopped --START--> starting --READY--> running <--LINK_BACK-- degraded
-       ^                  |                   |  '----LINK_LOST----^  |
-       |                 FAIL,EXIT           EXIT                   EXIT
-       |                  v                   v                      v
-       |                broken <--------------+----------------------'
+    stopped --START--> starting --READY--> running <--LINK_BACK, RESUME-- degraded
+       ^                  |                   |  '---LINK_LOST, STALL---^  |
+       |                 FAIL,EXIT           EXIT                        EXIT
+       |                  v                   v                           v
+       |                broken <--------------+---------------------------'
        |                  '--START--> starting
        +---- EXIT, OFF -- stopping <--STOP-- starting, running, degraded
 """
@@ -87,6 +87,8 @@ class Event(enum.StrEnum):
     LINK_LOST = "lose its channel"
     LINK_BACK = "regain its channel"
     FAIL = "fail"
+    STALL = "stall"  # the host could not write to its disk, so the emulator paused the guest
+    RESUME = "resume"
     STOP = "stop"
     OFF = "power off"  # the guest shut itself down
     EXIT = "exit"  # the emulator ended
@@ -103,12 +105,14 @@ TRANSITIONS: Mapping[Status, Mapping[Event, Status]] = MappingProxyType({
     },
     Status.RUNNING: {
         Event.LINK_LOST: Status.DEGRADED,
+        Event.STALL: Status.DEGRADED,
         Event.EXIT: Status.BROKEN,
         Event.OFF: Status.STOPPED,
         Event.STOP: Status.STOPPING,
     },
     Status.DEGRADED: {
         Event.LINK_BACK: Status.RUNNING,
+        Event.RESUME: Status.RUNNING,
         Event.EXIT: Status.BROKEN,
         Event.OFF: Status.STOPPED,
         Event.STOP: Status.STOPPING,

@@ -19,11 +19,11 @@ from vmguest.init.loop import Loop
 from vmguest.init.sshd import Sshd
 from vmguest.protocol import VERSION, Message, ProtocolError, integer, text
 
-_EARLY_MODULES = ("virtio_net", "overlay")
+_EARLY_MODULES = ("virtio_net",)
 # Loaded behind the boot's back: they would be loaded on first use, but then a user waits for it.
 _LATE_MODULES = (
-    "virtio_balloon", "virtio_rng", "veth", "bridge", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq",
-    "nft_nat", "nft_fib_inet", "nft_reject_inet", "br_netfilter",
+    "overlay", "virtio_balloon", "virtio_rng", "veth", "bridge", "br_netfilter",
+    "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_fib_inet", "nft_reject_inet",
 )  # fmt: skip
 _FAILED_LINGER_S = 0.5
 _SHUTDOWN_S = 20.0

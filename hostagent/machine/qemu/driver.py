@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -98,6 +98,20 @@ class QemuMachine:
         """Return when it has ended."""
         return await asyncio.shield(self._ended)
 
+    def on_stall(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` when a failed write made QEMU stop the guest."""
+
+        def heard(name: str, event: Mapping[str, object]) -> None:
+            data = event.get("data")
+            if name == "BLOCK_IO_ERROR" and isinstance(data, dict) and data.get("action") == "stop":
+                callback(str(data.get("reason", "write error")).lower())
+
+        self.qmp.on_event = heard
+
+    async def resume(self) -> None:
+        """Let the guest run on."""
+        await self.qmp.resume()
+
     async def quit(self, *, timeout_s: float) -> None:
         """End it through QMP, or by a signal when it does not listen."""
         quitting = asyncio.ensure_future(self.qmp.quit())
@@ -144,7 +158,7 @@ class QemuDriver:
                 reason = f"{accel} gave no sign of life within {accel_module.SIGN_OF_LIFE_S:.0f} s"
                 if last:
                     raise NotSupported(
-                        f"machine {machine.name}: {reason}", hint="pyengine machine start --accel auto"
+                        f"machine {machine.name}: {reason}", hint="make it with --accel auto or tcg"
                     )
             accel_module.remember(accel, qemu, Verdict(works=False, reason=reason))
             self._progress(f"{reason}; using tcg from now on, which is slower")

@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
-from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
+from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate
 
 from engine.base.errors import EngineError, Unavailable
 
@@ -32,7 +32,7 @@ class Qmp:
         self._tasks: set[asyncio.Task[None]] = set()
         self.gone = asyncio.Event()
         self.guest_shut_down = False
-        self.on_event: Callable[[str, Message], None] = lambda _name, _event: None
+        self.on_event: Callable[[str, Mapping[str, object]], None] = lambda _name, _event: None
 
     async def connect(self, *, timeout_s: float, alive: Callable[[], bool]) -> None:
         """Connect and negotiate; tries again while `alive` says that the emulator is still starting.
