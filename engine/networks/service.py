@@ -36,7 +36,6 @@ from engine.networks.firewall import Element
 from engine.networks.hostports import HostPorts
 from engine.networks.ledger import Ledger, NetworkRow, Record
 from engine.networks.model import (
-    ANY_ADDRESS,
     BRIDGE,
     CONTAINER_PREFIX,
     DEFAULT_MODES,
@@ -45,7 +44,6 @@ from engine.networks.model import (
     Endpoint,
     Network,
     PortBinding,
-    PortMapping,
     Sandbox,
     SandboxRequest,
     check_bridge_name,
@@ -53,6 +51,7 @@ from engine.networks.model import (
 )
 from engine.networks.plumbing import Attachment, Plumbing, link_name
 from engine.networks.portmap import Reservation
+from engine.networks.publishing import Publisher
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,7 +59,6 @@ T = TypeVar("T")
 DEFAULT_BRIDGE = "pyengine0"
 _LINGER_S = 2.0  # how long the kernel may take to remove the links of a namespace that nobody uses
 _PREDEFINED = (BRIDGE, HOST, NONE)
-_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -70,7 +68,6 @@ class _Active:
     record: Record
     reservation: Reservation
     elements: tuple[Element, ...] = ()
-    published: tuple[PortBinding, ...] = ()  # what the machine's host was asked for
 
 
 class NetworkService:
@@ -107,7 +104,7 @@ class NetworkService:
         self._run = run
         self._bridge = bridge
         self._bip = bip
-        self._host_ports = host_ports
+        self._publisher = Publisher(host_ports)
         self._ledger = Ledger(database)
         self._plumbing = Plumbing(bridge, run.netns, isolate_host=isolate_host)
         self._guard = guard.Guard(self._restore_table)
@@ -166,8 +163,7 @@ class NetworkService:
         self._lingering.clear()
         for active in self._active.values():
             active.reservation.close()
-        if self._host_ports is not None:
-            await self._host_ports.close()
+        await self._publisher.close()
         await self._on_thread(self._plumbing.close)
         self._thread.shutdown()
 
@@ -215,7 +211,7 @@ class NetworkService:
             finally:
                 self._give_back(active)
                 self._ledger.forget(container_id)
-            await self._unpublish(container_id, active)
+            await self._publisher.withdraw(container_id, active.record.ports, active.record.guest_ports)
 
     async def recover(self, live: Collection[str]) -> None:
         """After a start of the daemon: keep what the containers `live` use, remove all else that is ours.
@@ -313,48 +309,33 @@ class NetworkService:
                 continue
             address = next((endpoint.ipv4 for endpoint in record.endpoints), "")
             reservation = portmap.restore(record.guest_ports, address)
-            published = record.ports if self._host_ports else ()
             elements = _elements(record.guest_ports, address)
-            self._active[container_id] = _Active(record, reservation, elements, published)
+            self._active[container_id] = _Active(record, reservation, elements)
 
     # connecting
 
     async def _connect_bridge(self, container_id: str, request: SandboxRequest) -> Sandbox:
-        with contextlib.ExitStack() as undo:
+        async with contextlib.AsyncExitStack() as undo:
             address = self._pool.lease(_address(request.ipv4))
             undo.callback(self._pool.give_back, address)
             endpoint = self._endpoint(address, request)
-            reservation = Reservation()
-            undo.callback(reservation.close)
+            name = request.container_name
             with trace.span("network", "bind ports"):
-                for mapping in request.ports:
-                    self._reserve(reservation, mapping, endpoint, request.container_name)
-            guest_ports = tuple(reservation.bindings)
-            active = _Active(
-                Record(
-                    request.container_name,
-                    BRIDGE,
-                    str(self._pin(container_id)),
-                    (endpoint,),
-                    guest_ports,
-                    guest_ports,
-                ),
-                reservation,
-                _elements(guest_ports, endpoint.ipv4),
-            )
-            try:
-                await self._publish(container_id, active, request, endpoint)
-                self._active[container_id] = active
-                undo.callback(self._active.pop, container_id, None)
-                undo.callback(self._ledger.forget, container_id)
-                saved = self._ledger.save(container_id, active.record)  # synced while the kernel works
-                await self._attach(container_id, active, endpoint)
-                await self._durable(container_id, active, saved)
-            except BaseException:
-                await self._unpublish(container_id, active)
-                raise
+                reservation = self._publisher.reserve(request.ports, endpoint, name)
+            undo.callback(reservation.close)
+            inside = tuple(reservation.bindings)
+            ports = await self._publisher.publish(container_id, request.ports, inside, endpoint, name)
+            undo.push_async_callback(self._publisher.withdraw, container_id, ports, inside)
+            record = Record(name, BRIDGE, str(self._pin(container_id)), (endpoint,), ports, inside)
+            active = _Active(record, reservation, _elements(inside, endpoint.ipv4))
+            self._active[container_id] = active
+            undo.callback(self._active.pop, container_id, None)
+            undo.callback(self._ledger.forget, container_id)
+            saved = self._ledger.save(container_id, record)  # synced while the kernel works
+            await self._attach(container_id, active, endpoint)
+            await self._durable(container_id, active, saved)
             undo.pop_all()
-        return active.record.sandbox(container_id)
+        return record.sandbox(container_id)
 
     async def _attach(self, container_id: str, active: _Active, endpoint: Endpoint) -> None:
         attachment = Attachment(
@@ -387,70 +368,6 @@ class NetworkService:
             plumbing.ensure_bridge(IPv4Interface((self.network.gateway, self.network.subnet.prefixlen)))
             plumbing.install(self.network.subnet, self._elements(without=elements))
             plumbing.attach(pin, attachment, elements)
-
-    def _reserve(
-        self, reservation: Reservation, mapping: PortMapping, endpoint: Endpoint, container_name: str
-    ) -> None:
-        def failed(reason: str) -> str:
-            return (
-                "driver failed programming external connectivity on endpoint "
-                f"{container_name} ({endpoint.endpoint_id}): {reason}"
-            )
-
-        if self._host_ports is None:
-            reservation.add(mapping, endpoint.ipv4, failed=failed)
-            return
-        # In a machine the clash that matters is the host's: here, any port will do.
-        host_ip = "" if mapping.host_ip in {"", ANY_ADDRESS} else _LOOPBACK
-        inside = PortMapping(mapping.container_port, mapping.proto, host_ip, mapping.host_port)
-        try:
-            reservation.add(inside, endpoint.ipv4)
-        except EngineError:
-            inside = PortMapping(mapping.container_port, mapping.proto, host_ip)
-            reservation.add(inside, endpoint.ipv4, failed=failed)
-
-    async def _publish(
-        self, container_id: str, active: _Active, request: SandboxRequest, endpoint: Endpoint
-    ) -> None:
-        """Inside a machine, ask its host for each port; the bindings to show are then the host's."""
-        if self._host_ports is None:
-            return
-        for mapping, inside in zip(request.ports, active.record.guest_ports, strict=True):
-            try:
-                host_port = await self._host_ports.publish(
-                    container_id, mapping.proto, mapping.host_ip, mapping.host_port or 0, inside.host_port
-                )
-            except EngineError as err:
-                raise type(err)(
-                    "driver failed programming external connectivity on endpoint "
-                    f"{request.container_name} ({endpoint.endpoint_id}): {err}",
-                    hint=err.hint,
-                ) from err
-            binding = PortBinding(
-                mapping.container_port, mapping.proto, mapping.host_ip or _LOOPBACK, host_port
-            )
-            active.published = (*active.published, binding)
-        record = active.record
-        active.record = Record(
-            record.container_name,
-            record.mode,
-            record.netns,
-            record.endpoints,
-            active.published,
-            record.guest_ports,
-        )
-
-    async def _unpublish(self, container_id: str, active: _Active) -> None:
-        if self._host_ports is None:
-            return
-        for binding, inside in zip(active.published, active.record.guest_ports, strict=False):
-            try:
-                await self._host_ports.unpublish(
-                    container_id, binding.proto, binding.host_ip, binding.host_port, inside.host_port
-                )
-            except EngineError as err:
-                log.warning("the host may still listen on port %s: %s", binding.host_port, err)
-        active.published = ()
 
     async def _connect_plain(self, container_id: str, request: SandboxRequest) -> Sandbox:
         name = request.mode
