@@ -45,6 +45,7 @@ is the loopback of the person's own computer.
 
 import itertools
 import socket
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -61,6 +62,7 @@ _USER_NETWORK = IPv4Network("10.0.2.0/24")  # of QEMU's user-mode network; .2 th
 _USER_DNS = IPv4Address("10.0.2.3")
 _DNS_PORT = (53).to_bytes(2, "big")
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+_PORT_KEY = struct.Struct(">BxxxHxx")
 _ICMP_ECHO_REQUEST = b"\x08"
 
 _TARGET = nft.concatenation(nft.TYPE_IPV4_ADDR, nft.TYPE_INET_SERVICE)
@@ -79,6 +81,17 @@ class Element:
     map: str
     key: bytes
     data: bytes
+
+    @property
+    def udp_port(self) -> int:
+        """The port of the host, if it is one of UDP, else 0."""
+        proto, port = _PORT_KEY.unpack(self.key[-_PORT_KEY.size :])
+        return int(port) if proto == socket.IPPROTO_UDP else 0
+
+    @property
+    def address(self) -> IPv4Address:
+        """The container's address."""
+        return IPv4Address(self.data[:4])
 
 
 def table_name(bridge: str) -> str:

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import logging
 import os
+import socket
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from engine.base import trace
 from engine.base.errors import Conflict, NotSupported
-from engine.kernel import netlink, nftables
+from engine.kernel import conntrack, netlink, nftables
 from engine.kernel.mount import MountFlag, UmountFlag, mount, umount2
 from engine.kernel.netlink import Link, NetlinkSocket
 from engine.kernel.process import CloneFlag, setns, unshare
@@ -202,12 +203,14 @@ class Plumbing:
     def publish(self, elements: Collection[Element]) -> None:
         """Put elements into the maps."""
         nftables.commit(self._nf, firewall.publish(self.bridge, elements))
+        self._forget_flows(elements)
 
     def withdraw(self, elements: Collection[Element]) -> None:
         """Take elements out of the maps; those that are not there are no error."""
         for element in elements:
             with contextlib.suppress(FileNotFoundError):
                 nftables.commit(self._nf, firewall.withdraw(self.bridge, [element]))
+        self._forget_flows(elements)
 
     def unpin(self, pin: Path) -> None:
         """Drop the pin of a namespace; the kernel takes it down, links and all, once nothing is in it."""
@@ -252,6 +255,23 @@ class Plumbing:
         with contextlib.suppress(FileNotFoundError):
             nftables.commit(self._nf, [nftables.table_del(firewall.table_name(self.bridge))])
         self.remove_link(self.bridge)
+
+    def _forget_flows(self, elements: Collection[Element]) -> None:
+        """Forget UDP flows that would go on past a change: to the old container, or to no container."""
+        ports = {element.udp_port for element in elements} - {0}
+        if not ports:
+            return
+        addresses = {element.address for element in elements}
+        try:
+            stale = [
+                each
+                for each in conntrack.connections(self._nf)
+                if each.original.proto == socket.IPPROTO_UDP and each.original.destination_port in ports
+                if each.reply.source in addresses or not each.translated
+            ]
+            conntrack.forget(self._nf, stale)
+        except OSError as err:
+            log.warning("udp clients of before may have to reconnect: %s", err)
 
     def _link(self, name: str) -> Link | None:
         try:

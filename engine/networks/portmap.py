@@ -4,6 +4,13 @@ A port that a container publishes is bound before the container starts and
 stays bound while it runs, so that no program of the host can take it and a
 clash is told at once, not when the first packet goes astray. The sockets
 carry no data: packets are translated before they reach one.
+
+::1: containers have IPv4 only, and netfilter does not translate between the
+two, so the host's ::1 would need a proxy process in the path of the data that
+dies with whoever runs it. There is none. The port is held on IPv6 as well,
+without listening: a client that tries ::1 first is refused at once and goes
+on to 127.0.0.1, and no other program can answer in the container's place.
+(Inside a machine the host agent listens on ::1 and connects here by IPv4.)
 """
 
 import contextlib
@@ -20,6 +27,7 @@ from engine.networks.model import ANY_ADDRESS, PortBinding, PortMapping
 
 log = logging.getLogger(__name__)
 
+_IPV6_TWIN = {ANY_ADDRESS: "::", "127.0.0.1": "::1"}
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 
@@ -59,9 +67,25 @@ class Reservation:
                 raise Denied(text) from err
             raise InvalidArgument(text) from err
         self._sockets.append(bound)
+        self._hold_ipv6(mapping.proto, host_ip, bound.getsockname()[1])
         binding = PortBinding(mapping.container_port, mapping.proto, host_ip, bound.getsockname()[1])
         self.bindings.append(binding)
         return binding
+
+    def _hold_ipv6(self, proto: str, host_ip: str, port: int) -> None:
+        if host_ip not in _IPV6_TWIN or not socket.has_ipv6:
+            return
+        held = None
+        try:
+            held = socket.socket(socket.AF_INET6, _KINDS[proto] | socket.SOCK_CLOEXEC)
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            held.bind((_IPV6_TWIN[host_ip], port))
+        except OSError as err:  # no IPv6 here, or somebody serves it already: theirs
+            log.debug("port %s is not held on IPv6: %s", port, err)
+            if held is not None:
+                held.close()
+        else:
+            self._sockets.append(held)
 
     def close(self) -> None:
         """Give all ports back; harmless twice."""

@@ -2,13 +2,17 @@
 
 # ruff: noqa: F811 (a test takes the fixture as its argument)
 
+import contextlib
 import os
+import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from engine.base.ids import new_id
+from engine.networks import firewall
 from engine.networks.model import PortMapping, SandboxRequest
 from tests.support.netlab import Lab, lab  # noqa: F401 (a fixture)
 
@@ -143,6 +147,46 @@ def test_without_a_port_the_host_chooses_one(lab: Lab) -> None:
     assert lab.neighbour.ask(HOST, ports[2], proto="udp") == f"web {NEIGHBOUR}"
 
 
+def test_a_udp_client_that_goes_on_reaches_the_next_container(lab: Lab) -> None:
+    engine = lab.engine()
+    published = SandboxRequest(ports=[PortMapping(53, "udp", host_port=5353)])
+    client = lab.neighbour.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    with client:
+        client.settimeout(5)
+        client.connect((HOST, 5353))
+        with contextlib.suppress(ConnectionRefusedError):  # a flow to no container, tracked as such
+            client.send(b"?")
+            client.recv(100)
+        for name in ("first", "second"):
+            sandbox = lab.do(engine.connect(new_id(), published))
+            lab.container(sandbox.netns_path).serve(name, 53, proto="udp")
+            client.send(b"?")
+            assert client.recv(100).decode() == f"{name} {NEIGHBOUR}"
+            lab.do(engine.release(sandbox.container_id))
+
+
+def test_the_ipv6_twin_of_a_published_port_is_refused_and_held(lab: Lab) -> None:
+    engine = lab.engine()
+    start(lab, engine, PortMapping(80, host_port=8080))
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", 8080), timeout=5)
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("::1", 8080), family=socket.AF_INET6)
+
+
+def test_the_table_is_in_nfts_language_what_the_module_says(lab: Lab) -> None:
+    lab.engine(bridge="pyengine0", bip="172.17.0.1/16")
+    argv = ["nft", "list", "table", "ip", "pyengine-pyengine0"]
+    shown = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    rules = [line.strip() for line in shown.splitlines()]
+    documented = [line.split("#")[0].strip() for line in str(firewall.__doc__).splitlines()]
+    for line in documented:
+        if line.startswith(("iifname", "oifname", "fib", "dnat to")):
+            assert line.replace("dnat to", "dnat ip to") in rules
+
+
 def test_isolated_containers_reach_of_their_machine_only_dns(lab: Lab) -> None:
     _ip("address", "add", "10.0.2.15/24", "dev", "wan0")
     lab.neighbour.call(_ip, "address", "add", "10.0.2.2/24", "dev", "wan1")
@@ -201,8 +245,6 @@ def test_a_container_has_no_ipv6_beyond_its_loopback(lab: Lab) -> None:
 
 
 def _ip(*words: str) -> None:
-    import subprocess
-
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
