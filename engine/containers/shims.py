@@ -503,18 +503,21 @@ class Shim:
         if not self._hello.done():
             self._hello.set_exception(Unavailable(f"shim {self.container_id[:12]}: ended before it answered"))
             self._hello.exception()
-        elif not self._deleting and not self._exit.done():
+        elif self._hello.exception() is None and not self._deleting and not self._exit.done():
             self._cleaning = asyncio.get_running_loop().create_task(self._clean_up_lost())
 
     async def _clean_up_lost(self) -> None:
         log.error("shim of container %s ended; killing the container", self.container_id)
-        await asyncio.to_thread(remove_leftovers, self._bundle)
-        ended = await asyncio.to_thread(read_exit, self._exit_path)
-        if ended is None:
-            ended = Exit(code=255, finished_at_ns=time.time_ns(), error="exit status lost: shim lost")
-        for exec_id in self._execs:
-            self._exec_future(exec_id, Exit(code=255, finished_at_ns=time.time_ns(), error="shim lost"))
-        self._exited(ended)
+        lost = Exit(code=255, finished_at_ns=time.time_ns(), error="exit status lost: shim lost")
+        try:
+            await asyncio.to_thread(remove_leftovers, self._bundle)
+            ended = await asyncio.to_thread(read_exit, self._exit_path)
+        except (EngineError, OSError) as err:
+            log.exception("container %s: not all of it could be removed", self.container_id)
+            ended = msgspec.structs.replace(lost, error=f"{lost.error}: {err}")
+        for exec_id in list(self._execs):
+            self._exec_future(exec_id, lost)
+        self._exited(ended or lost)
 
 
 def _connect(path: Path) -> socket.socket | None:

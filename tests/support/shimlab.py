@@ -116,7 +116,6 @@ class Lab:
         self.shims = Shims(self.run)
         self.pids: set[int] = set()
         self._fds = _open_fds()
-        self._mounts = _mounts()
 
     def go(self, story: Callable[[], Awaitable[None]]) -> None:
         """Run `story` with the nursery open, and close it after."""
@@ -230,7 +229,7 @@ class Lab:
         left = [f"process {pid}" for pid in sorted(self.pids) if not _ends(pid)]
         left += [str(path) for path in self.run.shims.iterdir()]
         left += [f"cgroup {path}" for path in _cgroups(self.cgroup) if path.name != self.base.name]
-        left += sorted(f"mount {line}" for line in _mounts() - self._mounts)
+        left += [f"mount {line}" for line in _mounts() if str(self.base) in line]
         left += sorted(f"descriptor {link}" for link in _open_fds() - self._fds)
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
@@ -274,8 +273,8 @@ def _cgroups(name: str) -> list[Path]:
     return found
 
 
-def _mounts() -> set[str]:
-    return set(Path("/proc/self/mountinfo").read_text().splitlines())
+def _mounts() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
 
 
 def _open_fds() -> set[str]:
