@@ -203,14 +203,12 @@ class Plumbing:
     def publish(self, elements: Collection[Element]) -> None:
         """Put elements into the maps."""
         nftables.commit(self._nf, firewall.publish(self.bridge, elements))
-        self._forget_flows(elements)
 
     def withdraw(self, elements: Collection[Element]) -> None:
         """Take elements out of the maps; those that are not there are no error."""
         for element in elements:
             with contextlib.suppress(FileNotFoundError):
                 nftables.commit(self._nf, firewall.withdraw(self.bridge, [element]))
-        self._forget_flows(elements)
 
     def unpin(self, pin: Path) -> None:
         """Drop the pin of a namespace; the kernel takes it down, links and all, once nothing is in it."""
@@ -256,8 +254,11 @@ class Plumbing:
             nftables.commit(self._nf, [nftables.table_del(firewall.table_name(self.bridge))])
         self.remove_link(self.bridge)
 
-    def _forget_flows(self, elements: Collection[Element]) -> None:
-        """Forget UDP flows that would go on past a change: to the old container, or to no container."""
+    def forget_flows(self, elements: Collection[Element]) -> None:
+        """Forget UDP flows that would go on past a change: to the old container, or to no container.
+
+        The kernel walks its whole table for the list, which takes 5 ms: not for the hot path.
+        """
         ports = {element.udp_port for element in elements} - {0}
         if not ports:
             return

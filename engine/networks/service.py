@@ -335,6 +335,7 @@ class NetworkService:
             await self._attach(container_id, active, endpoint)
             await self._durable(container_id, active, saved)
             undo.pop_all()
+        self._forget_flows(active)
         return record.sandbox(container_id)
 
     async def _attach(self, container_id: str, active: _Active, endpoint: Endpoint) -> None:
@@ -414,10 +415,15 @@ class NetworkService:
         if not record.netns:
             return
         await self._on_thread(self._take_down_on_thread, Path(record.netns), active.elements)
+        self._forget_flows(active)
         for endpoint in record.endpoints:
             if endpoint.link:
                 timer = asyncio.get_running_loop().call_later(_LINGER_S, self._remove_link, endpoint.link)
                 self._lingering[endpoint.link] = timer
+
+    def _forget_flows(self, active: _Active) -> None:
+        if any(element.udp_port for element in active.elements):
+            self._submit(self._plumbing.forget_flows, active.elements)
 
     def _take_down_on_thread(self, pin: Path, elements: tuple[Element, ...]) -> None:
         self._plumbing.withdraw(elements)

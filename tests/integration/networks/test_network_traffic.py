@@ -152,7 +152,7 @@ def test_a_udp_client_that_goes_on_reaches_the_next_container(lab: Lab) -> None:
     published = SandboxRequest(ports=[PortMapping(53, "udp", host_port=5353)])
     client = lab.neighbour.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
     with client:
-        client.settimeout(5)
+        client.settimeout(0.1)
         client.connect((HOST, 5353))
         with contextlib.suppress(ConnectionRefusedError):  # a flow to no container, tracked as such
             client.send(b"?")
@@ -160,9 +160,17 @@ def test_a_udp_client_that_goes_on_reaches_the_next_container(lab: Lab) -> None:
         for name in ("first", "second"):
             sandbox = lab.do(engine.connect(new_id(), published))
             lab.container(sandbox.netns_path).serve(name, 53, proto="udp")
-            client.send(b"?")
-            assert client.recv(100).decode() == f"{name} {NEIGHBOUR}"
+            assert persistent_ask(client) == f"{name} {NEIGHBOUR}"
             lab.do(engine.release(sandbox.container_id))
+
+
+def persistent_ask(client: socket.socket) -> str:
+    """Ask over the same flow until there is an answer, as a client that tries again does."""
+    for _ in range(50):
+        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+            client.send(b"?")
+            return client.recv(100).decode()
+    return ""
 
 
 def test_the_ipv6_twin_of_a_published_port_is_refused_and_held(lab: Lab) -> None:
