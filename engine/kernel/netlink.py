@@ -427,6 +427,13 @@ def addr_add(index: int, address: IPv4Interface) -> Request:
     return Request(f"address add {address} to link {index}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
+def addr_del(index: int, address: IPv4Interface) -> Request:
+    """Return the request that takes an address from the link with `index`."""
+    body = _ADDR.pack(socket.AF_INET, address.network.prefixlen, 0, 0, index)
+    body += attribute(_IFA_LOCAL, address.packed)
+    return Request(f"address del {address} from link {index}", RTM_DELADDR, 0, body)
+
+
 def addrs() -> Request:
     """Return the request to dump all IPv4 addresses."""
     return Request("address list", RTM_GETADDR, 0, _ADDR.pack(socket.AF_INET, 0, 0, 0, 0))

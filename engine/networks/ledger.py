@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.base import jsonio
 from engine.base.database import Database
+from engine.base.errors import InvalidArgument
 from engine.networks.model import Endpoint, PortBinding, Sandbox
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,10 @@ class Ledger:
         """Return the records of all sandboxes by container id; one that cannot be read is left out."""
         found: dict[str, Record] = {}
         for container_id, text in self._database.read("SELECT container_id, record FROM network_sandbox"):
-            found[container_id] = jsonio.decode(text, Record, noun=f"network record of {container_id}")
+            try:
+                found[container_id] = jsonio.decode(text, Record, noun=f"network record of {container_id}")
+            except InvalidArgument as err:
+                log.warning("left out: %s", err)
         return found
 
     def save(self, container_id: str, record: Record) -> Future[None]:

@@ -122,7 +122,7 @@ class Plumbing:
         ]
 
     def ensure_bridge(self, address: IPv4Interface) -> None:
-        """Make the bridge with `address`, or give the existing one that address; forwarding on.
+        """Make the bridge with `address`, or give the existing one that address alone; forwarding on.
 
         Raises:
             NotSupported: the kernel has no bridges, or this process may not make one.
@@ -135,7 +135,10 @@ class Plumbing:
             link = netlink.read_link(answers[0][0])
             # Before the address, so that the bridge never gets a link-local one: isolation is IPv4's.
             _sysctl("ipv6", "conf", self.bridge, "disable_ipv6", value="1", optional=True)
-            if existing is None or existing[1] is None:
+            before = existing[1] if existing else None
+            if before is not None and before != address:
+                self._route.transact([netlink.addr_del(link.index, before)])
+            if before != address:
                 self._route.transact([netlink.addr_add(link.index, address)])
             self._route.transact([netlink.link_set(link.index, up=True)])
             _sysctl("ipv4", "conf", self.bridge, "route_localnet", value="1")

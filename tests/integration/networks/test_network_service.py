@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -59,8 +60,6 @@ def lab_thread(service: "NetworkService", work: object) -> set[object]:
 
 
 def rows(lab: Lab, table: str) -> int:
-    import sqlite3
-
     with contextlib.closing(sqlite3.connect(lab.tmp_path / "state.db")) as db:
         return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
@@ -262,6 +261,22 @@ def test_a_bridge_that_cannot_be_is_refused(lab: Lab) -> None:
             lab.engine(**options)
 
 
+def test_a_bridge_that_exists_is_taken_over_or_moved_to_another_subnet(lab: Lab) -> None:
+    subprocess.run(["ip", "link", "add", "brtest", "type", "bridge"], check=True)
+    subprocess.run(["ip", "address", "add", "10.99.1.1/24", "dev", "brtest"], check=True)
+
+    taken_over = lab.engine()
+    assert str(taken_over.network.subnet) == "10.99.1.0/24"
+    lab.do(taken_over.close())
+    moved = lab.engine(bip="10.99.2.1/24")
+    assert str(moved.network.subnet) == "10.99.2.0/24"
+
+    shown = subprocess.run(["ip", "-4", "-br", "address", "show", "brtest"], check=True, capture_output=True)
+    assert shown.stdout.split()[2:] == [b"10.99.2.1/24"]
+    sandbox = lab.do(moved.connect(new_id(), SandboxRequest()))
+    assert lab.container(sandbox.netns_path).ping("10.99.2.1")
+
+
 def test_many_start_and_stop_at_once(lab: Lab) -> None:
     service = lab.engine()
     ids = [new_id() for _ in range(40)]
@@ -354,6 +369,23 @@ def test_a_restarted_daemon_keeps_what_lives_and_removes_the_rest(lab: Lab) -> N
     with socket.socket() as taken, pytest.raises(OSError, match="in use"):
         taken.bind(("0.0.0.0", 8080))
     assert lab.do(second.connect(new_id(), SandboxRequest())).endpoints[0].ipv4 != kept.endpoints[0].ipv4
+
+
+def test_a_record_that_cannot_be_read_does_not_stop_the_engine(lab: Lab) -> None:
+    first = lab.engine()
+    container = new_id()
+    lab.do(first.connect(container, SandboxRequest(ports=[WEB])))
+    lab.do(first.close())
+    with contextlib.closing(sqlite3.connect(lab.tmp_path / "state.db")) as db, db:
+        db.execute("UPDATE network_sandbox SET record = '{'")
+
+    second = lab.engine()
+    lab.do(second.recover([]))
+
+    assert lab.pins() == []
+    assert elements(second) == set()
+    lab.do(second.connect(container, SandboxRequest(ports=[WEB])))
+    assert rows(lab, "network_sandbox") == 1
 
 
 CHILD = """
