@@ -43,9 +43,7 @@ class SpawnRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     container_id: str
     bundle: str  # absolute; holds config.json, and is removed with the shim
     exit_path: str  # where exit.json goes; an old one is removed first
-    durable: bool = (
-        True  # exit.json and log survive a power cut; needless where `--rm` removes them
-    )
+    durable: bool = True  # exit.json and log survive a power cut; needless where `--rm` removes them
     rootfs_mounts: tuple[Mount, ...] = ()  # made in the container's own mount namespace
     open_stdin: bool = False  # without it stdin is /dev/null (a terminal's is always open)
     stdin_once: bool = False  # the first attached client's end of input is the process's
