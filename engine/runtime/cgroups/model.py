@@ -1,0 +1,43 @@
+"""What the runtime needs of a container's control group, whichever layout the machine has."""
+
+from typing import Protocol
+
+from engine.base.errors import Conflict
+from engine.spec.runtime import Resources
+
+
+class StillPopulated(Conflict):
+    """The control group still has processes."""
+
+
+class Cgroup(Protocol):
+    """One control group. Made by `create`, gone by `remove`; all between may be called in any order."""
+
+    @property
+    def path(self) -> str:
+        """Absolute, below the root of every hierarchy."""
+
+    def create(self, resources: Resources) -> list[str]:
+        """Make it, with its limits; return warnings. What was made is removed again on failure."""
+
+    def birth_fd(self) -> int | None:
+        """Return a descriptor to clone into, owned by the caller; None where a process must be moved."""
+
+    def attach(self, pid: int) -> None:
+        """Move a process here; nothing to do for one that was born here."""
+
+    def processes(self) -> list[int]:
+        """Return the pids here and below, as the caller's PID namespace sees them."""
+
+    def signal(self, signal_number: int) -> int:
+        """Signal all processes, also those that are just being forked; return how many there were."""
+
+    def freeze(self, frozen: bool, *, timeout_s: float) -> None:
+        """Stop or let run all processes; return once that is so."""
+
+    def remove(self, *, timeout_s: float) -> None:
+        """Remove it and all below; its last processes may still be ending.
+
+        Raises:
+            StillPopulated: they did not end within `timeout_s`.
+        """

@@ -1,0 +1,134 @@
+"""A control group of the legacy layout: the same path in one hierarchy a controller.
+
+Moving a process costs an RCU grace period (some 10 ms on a stock kernel) for
+the first hierarchy and little for the others, so the caller does it while the
+process makes its mounts.
+"""
+
+import contextlib
+import os
+import signal as signals
+
+from engine.kernel.cgroup import Hierarchies
+from engine.runtime.cgroups import files, plan
+from engine.spec.runtime import DeviceRule, Resources
+
+_FREEZE_TIMEOUT_S = 5.0
+
+
+class LegacyCgroup:
+    """One path in every legacy hierarchy."""
+
+    def __init__(self, hierarchies: Hierarchies, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._relative = "/".join(names)
+        self._mounts = {controller: str(point) for controller, point in hierarchies.legacy.items()}
+
+    @property
+    def path(self) -> str:
+        """Absolute, below the root of every hierarchy."""
+        return "/" + self._relative
+
+    def directory(self, controller: str) -> str:
+        """Return the directory of one controller."""
+        return f"{self._mounts[controller]}/{self._relative}"
+
+    def binds(self) -> dict[str, str]:
+        """Return what to bind into the container's /sys/fs/cgroup: name -> directory."""
+        return {os.path.basename(point): f"{point}/{self._relative}" for point in set(self._mounts.values())}
+
+    def create(self, resources: Resources) -> list[str]:
+        """Make the directories, then the limits and the device rules."""
+        writes = plan.writes_v1(resources)
+        rules = plan.device_rules(resources)
+        try:
+            for controller in self._mounts:
+                self._make(controller)
+            warnings = [text for write in writes if (text := self._write(write))]
+            if "devices" in self._mounts:
+                self._set_devices(rules)
+        except BaseException:
+            self.remove(timeout_s=1.0)
+            raise
+        return warnings
+
+    def _make(self, controller: str) -> None:
+        directory = self._mounts[controller]
+        for name in self._names:
+            parent, directory = directory, f"{directory}/{name}"
+            if files.make(directory) and controller == "cpuset":
+                # A new cpuset is empty, and an empty one takes no process.
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    files.write(directory, file, files.read(parent, file).strip())
+
+    def _write(self, write: plan.Write) -> str:
+        try:
+            files.write(self.directory(write.controller), write.file, write.value)
+        except KeyError:
+            return f"{write.file}: this machine has no {write.controller} controller"
+        except FileNotFoundError:
+            if write.required:
+                raise
+            return f"{write.file}: this kernel does not have it"
+        return ""
+
+    def _set_devices(self, rules: tuple[DeviceRule, ...]) -> None:
+        directory = self.directory("devices")
+        if rules and rules[0].type == "a":
+            files.write(directory, "devices.allow", "a")
+            rules = rules[1:]
+        else:
+            files.write(directory, "devices.deny", "a")
+        for rule in rules:
+            numbers = ":".join("*" if n is None or n < 0 else str(n) for n in (rule.major, rule.minor))
+            kind = "c" if rule.type == "u" else rule.type
+            files.write(
+                directory,
+                "devices.allow" if rule.allow else "devices.deny",
+                f"{kind} {numbers} {rule.access}",
+            )
+
+    def birth_fd(self) -> None:
+        """Return None: only cgroup2 can be cloned into."""
+        return
+
+    def attach(self, pid: int) -> None:
+        """Move a process into every hierarchy."""
+        for controller in self._mounts:
+            files.write(self.directory(controller), "cgroup.procs", str(pid))
+
+    def processes(self) -> list[int]:
+        """Return the pids here and below."""
+        return files.processes(self.directory(next(iter(self._mounts))))
+
+    def signal(self, signal_number: int) -> int:
+        """Signal all processes, frozen meanwhile so that none escapes by forking."""
+        can_freeze = signal_number == signals.SIGKILL and "freezer" in self._mounts
+        if can_freeze:
+            self._set_freezer("FROZEN")
+        try:
+            return files.signal_each(self.processes(), signal_number)
+        finally:
+            if can_freeze:
+                self._set_freezer("THAWED")
+
+    def _set_freezer(self, state: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            files.write(self.directory("freezer"), "freezer.state", state)
+
+    def freeze(self, frozen: bool, *, timeout_s: float = _FREEZE_TIMEOUT_S) -> None:
+        """Stop or let run all processes; return once that is so."""
+        wanted = "FROZEN" if frozen else "THAWED"
+        directory = self.directory("freezer")
+
+        def done() -> bool:
+            # The state is written each time: a process that forks meanwhile leaves it at FREEZING.
+            files.write(directory, "freezer.state", wanted)
+            return files.read(directory, "freezer.state").strip() == wanted
+
+        files.until(done, timeout_s=timeout_s, what=f"control group {self.path}: {wanted.lower()}")
+
+    def remove(self, *, timeout_s: float) -> None:
+        """Remove the directories of all controllers."""
+        for controller in self._mounts:
+            files.remove_tree(self.directory(controller), timeout_s=timeout_s)

@@ -1,0 +1,132 @@
+"""A control group of cgroup2: one directory; processes are born in it."""
+
+import errno
+import os
+import select
+import signal as signals
+import time
+from pathlib import Path
+
+from engine.kernel import bpf
+from engine.runtime.cgroups import devices, files, plan
+from engine.spec.runtime import Resources
+
+_WANTED = ("cpu", "cpuset", "io", "memory", "pids")
+
+
+class UnifiedCgroup:
+    """One directory of cgroup2."""
+
+    def __init__(self, mount_point: Path, names: tuple[str, ...]) -> None:
+        self._mount = str(mount_point)
+        self._names = names
+        self._relative = "/".join(names)
+
+    @property
+    def path(self) -> str:
+        """Absolute, below the mount point."""
+        return "/" + self._relative
+
+    @property
+    def directory(self) -> str:
+        """The directory itself."""
+        return f"{self._mount}/{self._relative}"
+
+    def create(self, resources: Resources) -> list[str]:
+        """Make the directory, then the limits and the device program."""
+        writes = plan.writes_v2(resources)
+        program = devices.program(plan.device_rules(resources))
+        try:
+            self._make()
+            warnings = [text for write in writes if (text := self._write(write))]
+            self._attach_program(program)
+        except BaseException:
+            self.remove(timeout_s=1.0)
+            raise
+        return warnings
+
+    def _make(self) -> None:
+        directory = self._mount
+        for name in self._names:
+            self._enable(directory)
+            directory = f"{directory}/{name}"
+            files.make(directory)
+
+    def _enable(self, directory: str) -> None:
+        available = files.read(directory, "cgroup.controllers").split()
+        enabled = files.read(directory, "cgroup.subtree_control").split()
+        for controller in _WANTED:
+            if controller in available and controller not in enabled:
+                files.write(directory, "cgroup.subtree_control", f"+{controller}")
+
+    def _write(self, write: plan.Write) -> str:
+        try:
+            files.write(self.directory, write.file, write.value)
+        except FileNotFoundError:
+            if write.required:
+                raise
+            return f"{write.file}: this kernel does not have it"
+        return ""
+
+    def _attach_program(self, program: bytes) -> None:
+        cgroup_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            program_fd = bpf.load_cgroup_device_program(program)
+            try:
+                bpf.attach_cgroup_device_program(cgroup_fd, program_fd)
+            finally:
+                os.close(program_fd)
+        finally:
+            os.close(cgroup_fd)
+
+    def birth_fd(self) -> int | None:
+        """Return a descriptor to clone into."""
+        return os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def attach(self, pid: int) -> None:
+        """Do nothing: the process was born here."""
+
+    def processes(self) -> list[int]:
+        """Return the pids here and below."""
+        return files.processes(self.directory)
+
+    def signal(self, signal_number: int) -> int:
+        """Signal all processes; SIGKILL reaches those that are just being forked too."""
+        pids = self.processes()
+        if signal_number != signals.SIGKILL:
+            return files.signal_each(pids, signal_number)
+        try:
+            files.write(self.directory, "cgroup.kill", "1")
+        except FileNotFoundError:  # gone, or a kernel older than 5.14
+            return files.signal_each(pids, signal_number)
+        return len(pids)
+
+    def freeze(self, frozen: bool, *, timeout_s: float = 5.0) -> None:
+        """Stop or let run all processes; return once that is so."""
+        files.write(self.directory, "cgroup.freeze", "1" if frozen else "0")
+        self._wait_event("frozen", int(frozen), timeout_s)
+
+    def _wait_event(self, key: str, value: int, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        fd = os.open(f"{self.directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLPRI)
+            while f"{key} {value}" not in os.pread(fd, 256, 0).decode():
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(f"control group {self.path}: {key} is not {value} after {timeout_s} s")
+                poll.poll(left_s * 1000)
+        finally:
+            os.close(fd)
+
+    def remove(self, *, timeout_s: float) -> None:
+        """Remove the directory, once its last process has ended."""
+        try:
+            self._wait_event("populated", 0, timeout_s)
+        except (FileNotFoundError, TimeoutError):
+            pass
+        except OSError as err:
+            if err.errno != errno.ENODEV:
+                raise
+        files.remove_tree(self.directory, timeout_s=min(timeout_s, 1.0))

@@ -1,0 +1,141 @@
+"""The line between the runtime and the process that becomes a container's.
+
+    runtime (create, enter)                   init
+      clone3 ---------------------------------> sealed; own namespaces
+      moves it into its cgroup (v1)             mounts, devices, pivot_root
+      JOINED ---------------------------------> (waits for it before the end)
+      <---------------------- TERMINAL + fd     when a terminal was asked for
+      <---------------------------- WARNING     any number
+      <------------------------------ READY     user, capabilities, cwd are set, the program is found
+    start                                       waits
+      START ----------------------------------> seccomp, execve
+      <------------------------- end of file    the program runs: execve closed the line
+      <------------------------------ ERROR     at any moment instead: step, errno, text; init ends
+
+Each message is one packet of a SOCK_SEQPACKET pair: a letter, then its body.
+The errno and texts of ERROR are formatted by the runtime, outside the container.
+"""
+
+import array
+import enum
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+from engine.runtime.errors import StartFailed
+
+PACKET_BYTES = 4096
+_ERRNO = struct.Struct("=i")
+
+
+class Kind(bytes, enum.Enum):
+    """First byte of a message."""
+
+    JOINED = b"J"
+    START = b"S"
+    READY = b"R"
+    WARNING = b"W"
+    TERMINAL = b"T"
+    ERROR = b"E"
+
+
+def encode_error(step: str, errno: int, text: str) -> bytes:
+    """Return the packet of an ERROR."""
+    body = step.encode("utf-8", "surrogateescape") + b"\0" + text.encode("utf-8", "surrogateescape")
+    return (Kind.ERROR.value + _ERRNO.pack(errno) + body)[:PACKET_BYTES]
+
+
+def decode_error(packet: bytes) -> StartFailed:
+    """Return the error that `encode_error` packed."""
+    (number,) = _ERRNO.unpack_from(packet, 1)
+    step, _, text = packet[1 + _ERRNO.size :].decode("utf-8", "replace").partition("\0")
+    return StartFailed(step, number, text)
+
+
+@dataclass(slots=True)
+class Report:
+    """What init has said by the time it is ready."""
+
+    warnings: list[str]
+    terminal_fd: int | None = None
+
+
+def wait_ready(line: socket.socket, report: Report) -> None:
+    """Read init's messages up to READY into `report`.
+
+    Raises:
+        StartFailed: init failed or ended.
+        TimeoutError: it said nothing for the socket's time-out.
+    """
+    while True:
+        packet, fds = _receive(line)
+        if fds:
+            report.terminal_fd = fds[0]
+        if not packet:
+            raise StartFailed("init", 0, "ended unexpectedly")
+        if packet[:1] == Kind.READY:
+            return
+        if packet[:1] == Kind.ERROR:
+            raise decode_error(packet)
+        if packet[:1] == Kind.WARNING:
+            report.warnings.append(packet[1:].decode("utf-8", "replace"))
+
+
+def _receive(line: socket.socket) -> tuple[bytes, list[int]]:
+    """Return one packet and the descriptors (close-on-exec) that came with it."""
+    size = array.array("i").itemsize
+    packet, ancillary, _, _ = line.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % size])
+    return packet, list(fds)
+
+
+class InitLine:
+    """Init's end of the line. Every call is a system call or two; nothing is imported."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._joined = False
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._socket.fileno()
+
+    def warning(self, text: str) -> None:
+        """Tell of something that could not be done and is not essential."""
+        self._socket.send((Kind.WARNING.value + text.encode("utf-8", "surrogateescape"))[:PACKET_BYTES])
+
+    def terminal(self, master_fd: int) -> None:
+        """Hand over the master of the terminal."""
+        rights = array.array("i", [master_fd])
+        self._socket.sendmsg([Kind.TERMINAL.value], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    def error(self, step: str, errno: int, text: str) -> None:
+        """Tell why this process is about to end."""
+        self._socket.send(encode_error(step, errno, text))
+
+    def await_joined(self) -> None:
+        """Wait until the runtime has moved this process into its control group."""
+        if not self._joined:
+            self._expect(Kind.JOINED)
+            self._joined = True
+
+    def await_start(self, listener_fd: int | None = None) -> None:
+        """Tell that all is ready and wait for `start`, which may come from another process.
+
+        With `listener_fd` that process connects to it, and the line goes on there.
+        """
+        self._socket.send(Kind.READY.value)
+        if listener_fd is not None:
+            listener = socket.socket(fileno=listener_fd)
+            self._socket.close()
+            self._socket, _ = listener.accept()
+            listener.close()
+        self._expect(Kind.START)
+
+    def _expect(self, kind: Kind) -> None:
+        if self._socket.recv(1) != kind:
+            os._exit(1)  # the runtime is gone, or has given up: nobody is left to tell

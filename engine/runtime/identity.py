@@ -1,0 +1,106 @@
+"""Who the process is: user, groups, capabilities. One place for `create` and `enter`.
+
+Source: OCI runtime-spec 1.2.0, config.md, "User"; capabilities(7).
+"""
+
+import os
+from dataclasses import dataclass
+
+from engine.base.errors import InvalidArgument
+from engine.kernel import capabilities, prctl
+from engine.spec.runtime import Capabilities, Process
+
+_ID_MAX = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityMasks:
+    """The five sets as bit masks."""
+
+    bounding: int
+    effective: int
+    inheritable: int
+    permitted: int
+    ambient: int
+
+
+def masks(wanted: Capabilities | None, *, last: int) -> CapabilityMasks:
+    """Return the sets as masks; None asks for no capability at all.
+
+    Names newer than this kernel (`last` is its highest number) are left out, as runc does.
+
+    Raises:
+        InvalidArgument: a name is unknown, or a set holds what its superset lacks.
+    """
+    wanted = wanted or Capabilities()
+    found = CapabilityMasks(
+        _mask(wanted.bounding, last),
+        _mask(wanted.effective, last),
+        _mask(wanted.inheritable, last),
+        _mask(wanted.permitted, last),
+        _mask(wanted.ambient, last),
+    )
+    if found.effective & ~found.permitted:
+        raise InvalidArgument("capabilities: effective is not a subset of permitted")
+    if found.ambient & ~(found.permitted & found.inheritable):
+        raise InvalidArgument("capabilities: ambient is not a subset of permitted and inheritable")
+    return found
+
+
+def _mask(names: tuple[str, ...], last: int) -> int:
+    mask = 0
+    for name in names:
+        number = capabilities.NUMBERS.get(name.upper())
+        if number is None:
+            raise InvalidArgument(f"unknown capability: {name!r}")
+        if number <= last:
+            mask |= 1 << number
+    return mask
+
+
+def check_ids(process: Process) -> None:
+    """Refuse ids that are no ids.
+
+    Raises:
+        InvalidArgument: one is negative or above 2**31 - 1.
+    """
+    user = process.user
+    for kind, number in (
+        ("uid", user.uid),
+        ("gid", user.gid),
+        *(("additional gid", gid) for gid in user.additional_gids),
+    ):
+        if not 0 <= number <= _ID_MAX:
+            raise InvalidArgument(f"invalid {kind}: {number}")
+
+
+def become(process: Process, wanted: CapabilityMasks, *, last: int) -> None:
+    """Take the user and groups, and bound the capabilities; the permitted set is still whole after.
+
+    What remains is `confine`, right before execve: loading a filter needs CAP_SYS_ADMIN.
+    """
+    for number in range(last + 1):
+        if not wanted.bounding >> number & 1:
+            prctl.capbset_drop(number)
+    prctl.set_keepcaps(True)
+    user = process.user
+    os.setgroups(user.additional_gids)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    prctl.set_keepcaps(False)
+    prctl.set_dumpable(False)  # a change of user may have set it
+
+
+def raise_effective() -> None:
+    """Make all permitted capabilities effective again after the change of user."""
+    _, permitted, inheritable = capabilities.capget()
+    capabilities.capset(permitted, permitted, inheritable)
+
+
+def confine(wanted: CapabilityMasks) -> None:
+    """Take the final capability sets."""
+    prctl.cap_ambient_clear_all()
+    capabilities.capset(wanted.effective, wanted.permitted, wanted.inheritable)
+    for number in range(wanted.ambient.bit_length()):
+        if wanted.ambient >> number & 1:
+            prctl.cap_ambient_raise(number)

@@ -1,0 +1,307 @@
+"""Plan the mounts of a container, then make them below a descriptor of its root.
+
+`plan` is pure and holds the rules. Applying never uses a path of the container
+twice: each destination is opened once with openat2(RESOLVE_IN_ROOT), made
+component by component where it is missing, and mounted on by descriptor. So a
+symbolic link in the image, or one that another container swaps in, leads to a
+place inside the root or to an error.
+
+Sources of bind mounts are the caller's paths and are followed as such.
+
+Source: OCI runtime-spec 1.2.0, config.md, "Mounts".
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.base.errors import InvalidArgument, NotSupported
+from engine.kernel import mount as mounts
+from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
+from engine.kernel.openat2 import BENEATH, IN_ROOT, Resolve, openat2
+from engine.runtime.options import MountOptions, parse_options
+from engine.runtime.progress import Progress
+from engine.spec.runtime import Mount
+
+_PROC_ALLOWED = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo net/dev sys/kernel/ns_last_pid"
+        " sys/crypto/fips_enabled"
+    ).split()
+)
+_KERNEL_TYPES = frozenset({"proc", "sysfs"})
+_FSCONFIG_VALUE_MAX = 255
+_MOUNT_DATA_MAX = 4095
+
+
+@dataclass(frozen=True, slots=True)
+class MountStep:
+    """One mount to make; `destination` is absolute, inside the root, without `..`."""
+
+    destination: str
+    fstype: str  # "bind" for a bind mount
+    source: str
+    options: MountOptions
+
+
+def plan(wanted: Iterable[Mount]) -> tuple[MountStep, ...]:
+    """Return the steps for `wanted`, in order.
+
+    Raises:
+        InvalidArgument: a destination climbs, is the root, or lies in /proc.
+        NotSupported: an option or an id mapping is not supported.
+    """
+    return tuple(_plan_one(mount) for mount in wanted)
+
+
+def _plan_one(mount: Mount) -> MountStep:
+    if mount.uid_mappings or mount.gid_mappings:
+        raise NotSupported(f"mount {mount.destination}: id-mapped mounts are not supported")
+    options = parse_options(mount.options)
+    fstype = "bind" if options.bind or mount.type in ("bind", "rbind") else mount.type
+    if not fstype:
+        raise InvalidArgument(f"mount {mount.destination}: neither a type nor a bind")
+    destination = clean(mount.destination)
+    if destination == "/":
+        raise InvalidArgument("mount /: the root is not a mount destination")
+    if destination == "/proc" and fstype not in ("proc", "bind"):
+        raise InvalidArgument(f"mount /proc: type {fstype} would hide the process file system")
+    if destination.startswith("/proc/") and destination not in _PROC_ALLOWED:
+        raise InvalidArgument(f"mount {destination}: nothing may be mounted inside /proc")
+    return MountStep(destination, fstype, mount.source, options)
+
+
+def clean(path: str) -> str:
+    """Return an absolute path of plain names.
+
+    Raises:
+        InvalidArgument: it has a `..`, which has no business here, or a NUL.
+    """
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    if ".." in names or "\0" in path:
+        raise InvalidArgument(f"invalid path in the container: {path!r}")
+    return "/" + "/".join(names)
+
+
+class Rootfs:
+    """The root of a container under construction, as a descriptor; owns it."""
+
+    def __init__(self, root_fd: int, progress: Progress) -> None:
+        self.fd = root_fd
+        self._progress = progress
+
+    def open(self, path: str, *, resolve: Resolve = IN_ROOT) -> int:
+        """Return an O_PATH descriptor of what is at `path` inside the root."""
+        return openat2(self.fd, path.lstrip("/") or ".", os.O_PATH, resolve=resolve)
+
+    def open_or_make(self, path: str, *, directory: bool) -> int:
+        """Return an O_PATH descriptor of `path`, making it and its parents when they are missing."""
+        try:
+            return self.open(path)
+        except FileNotFoundError:
+            pass
+        head, _, name = path.rstrip("/").rpartition("/")
+        if directory:
+            return self.make_directories(path)
+        parent_fd = self.make_directories(head)
+        try:
+            # A dangling link in the last place is refused: O_EXCL follows none.
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            os.close(openat2(parent_fd, name, flags, 0o644, BENEATH))
+            return openat2(parent_fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=BENEATH)
+        finally:
+            os.close(parent_fd)
+
+    def make_directories(self, path: str, mode: int = 0o755) -> int:
+        """Return an O_PATH descriptor of the directory `path`, making what is missing of it."""
+        names = [name for name in path.split("/") if name]
+        # The longest part that exists may go through links, as they are resolved inside the root.
+        for present in range(len(names), -1, -1):
+            try:
+                fd = self.open("/".join(names[:present]))
+                break
+            except FileNotFoundError:
+                continue
+        else:  # the root itself exists
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        for name in names[present:]:
+            outer_fd = fd
+            try:
+                # What exists is a dangling link, which openat2 refuses, or a race that was lost.
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, mode, dir_fd=outer_fd)
+                fd = openat2(outer_fd, name, os.O_PATH | os.O_DIRECTORY, resolve=BENEATH)
+            finally:
+                os.close(outer_fd)
+        return fd
+
+    def mount(self, step: MountStep) -> None:
+        """Make one mount of the plan."""
+        self._progress.at(f"mount {step.destination}", step.source if step.fstype == "bind" else "")
+        if step.fstype == "bind":
+            tree_fd = self._bind_source(step)
+        else:
+            tree_fd = new_filesystem(step, self._progress)
+        try:
+            self.attach(tree_fd, step)
+        finally:
+            os.close(tree_fd)
+
+    def _bind_source(self, step: MountStep) -> int:
+        options = step.options
+        tree_fd = mounts.open_tree(AT_FDCWD, step.source, clone=True, recursive=options.recursive)
+        try:
+            if options.attr_set or options.attr_clr:
+                mounts.mount_setattr(tree_fd, "", options.attr_set, options.attr_clr)
+            if options.rec_set or options.rec_clr:
+                mounts.mount_setattr(tree_fd, "", options.rec_set, options.rec_clr, recursive=True)
+        except BaseException:
+            os.close(tree_fd)
+            raise
+        return tree_fd
+
+    def attach(self, tree_fd: int, step: MountStep) -> None:
+        """Put the detached mount `tree_fd` at its destination and set its propagation."""
+        if step.fstype in _KERNEL_TYPES or step.destination == "/dev":
+            target_fd = self._real_directory(step.destination)
+        else:
+            target_fd = self.open_or_make(step.destination, directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
+        try:
+            mounts.move_mount(tree_fd, target_fd)
+        finally:
+            os.close(target_fd)
+        for kind, recursive in step.options.propagation:
+            mounts.mount_setattr(tree_fd, "", propagation=kind, recursive=recursive)
+
+    def _real_directory(self, path: str) -> int:
+        """Open /proc, /sys or /dev, which must not be links: much relies on what is there."""
+        resolve = IN_ROOT | Resolve.NO_SYMLINKS
+        relative = path.lstrip("/")
+        try:
+            return openat2(self.fd, relative, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+        except FileNotFoundError:
+            os.close(self.make_directories(path))
+            return openat2(self.fd, relative, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+
+
+def new_filesystem(step: MountStep, progress: Progress) -> int:
+    """Return a new, detached file system of the step's type."""
+    fs_fd = mounts.fsopen(step.fstype)
+    try:
+        try:
+            if step.source:
+                mounts.fsconfig_string(fs_fd, "source", step.source)
+            for key, value in step.options.data:
+                if value is None:
+                    mounts.fsconfig_flag(fs_fd, key)
+                else:
+                    mounts.fsconfig_string(fs_fd, key, value)
+            mounts.fsconfig_create(fs_fd)
+        except OSError:
+            progress.say(mounts.fs_messages(fs_fd))
+            raise
+        return mounts.fsmount(fs_fd, step.options.attr_set)
+    finally:
+        os.close(fs_fd)
+
+
+def mount_root(path: str, layers: Iterable[Mount], progress: Progress) -> int:
+    """Make the root's own mounts at `path`; return an O_PATH descriptor of the topmost.
+
+    Without `layers` the directory itself is made a mount, as pivot_root demands.
+    """
+    made = False
+    for layer in layers:
+        progress.at(f"mount {layer.type or 'root'} at", path)
+        _mount_layer(path, layer, progress)
+        made = True
+    if not made:
+        progress.at("bind the root", path)
+        tree_fd = mounts.open_tree(AT_FDCWD, path, clone=True, recursive=True)
+        _move(tree_fd, path)
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _mount_layer(path: str, layer: Mount, progress: Progress) -> None:
+    options = parse_options(layer.options)
+    step = MountStep("/", layer.type, layer.source, options)
+    if options.bind or layer.type in ("bind", "rbind"):
+        tree_fd = mounts.open_tree(AT_FDCWD, layer.source, clone=True, recursive=options.recursive)
+        if options.attr_set or options.attr_clr:
+            mounts.mount_setattr(tree_fd, "", options.attr_set, options.attr_clr)
+    elif layer.type == "overlay":
+        found = _overlay(step, progress)
+        if found is None:
+            _overlay_by_string(path, step)
+            return
+        tree_fd = found
+    else:
+        tree_fd = new_filesystem(step, progress)
+    _move(tree_fd, path)
+
+
+def _move(tree_fd: int, path: str) -> None:
+    try:
+        target_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mounts.move_mount(tree_fd, target_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(tree_fd)
+
+
+def split_lowerdir(value: str) -> list[str]:
+    r"""Return the layers of a `lowerdir=` value, topmost first; `\:` is a colon of a name."""
+    layers = [""]
+    escaped = False
+    for letter in value:
+        if escaped or letter not in "\\:":
+            layers[-1] += letter
+            escaped = False
+        elif letter == "\\":
+            escaped = True
+        else:
+            layers.append("")
+    return layers
+
+
+def _overlay(step: MountStep, progress: Progress) -> int | None:
+    """Return an overlay made with one option a layer; None where the kernel lacks that (before 6.8)."""
+    pairs: list[tuple[str, str | None]] = []
+    for key, value in step.options.data:
+        if key == "lowerdir" and value is not None:
+            pairs += [("lowerdir+", layer) for layer in split_lowerdir(value)]
+        else:
+            pairs.append((key, value))
+    if any(len(os.fsencode(value or "")) > _FSCONFIG_VALUE_MAX for _, value in pairs):
+        return None
+    options = MountOptions(attr_set=step.options.attr_set, data=tuple(pairs))
+    try:
+        return new_filesystem(MountStep("/", "overlay", step.source or "overlay", options), progress)
+    except OSError as err:
+        if err.errno == errno.EINVAL and "lowerdir+" in str(err.filename or ""):
+            progress.say("")
+            return None
+        raise
+
+
+def _overlay_by_string(path: str, step: MountStep) -> None:
+    """Make an overlay by mount(2), whose options fill at most a page."""
+    data = ",".join(key if value is None else f"{key}={value}" for key, value in step.options.data)
+    if len(os.fsencode(data)) > _MOUNT_DATA_MAX:
+        raise OSError(errno.E2BIG, "too many layers for this kernel (6.8 takes any number)", path)
+    flags = MountFlag.NONE
+    for attr, flag in (
+        (MountAttr.RDONLY, MountFlag.RDONLY),
+        (MountAttr.NOSUID, MountFlag.NOSUID),
+        (MountAttr.NODEV, MountFlag.NODEV),
+        (MountAttr.NOEXEC, MountFlag.NOEXEC),
+    ):
+        if step.options.attr_set & attr:
+            flags |= flag
+    mounts.mount(step.source or "overlay", path, "overlay", flags, data)

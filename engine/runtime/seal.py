@@ -1,0 +1,32 @@
+"""Close this process to everything the container's files could feed it.
+
+After pivot_root an import, a codec, NSS or a traceback would read the image's
+files with the engine's rights. So all that is needed is loaded before, the
+import system is emptied, and what remains makes system calls only.
+"""
+
+import gc
+import signal
+import sys
+
+from engine.kernel import prctl
+
+_SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
+
+
+def seal() -> None:
+    """Make imports impossible, garbage collection silent, and this process unreadable to others."""
+    prctl.set_dumpable(False)
+    gc.disable()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+
+
+def reset_signals() -> None:
+    """Give the program default dispositions (Python ignores SIGPIPE) and an empty mask."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
