@@ -7,7 +7,7 @@ of bytes comes out, so that a small file cannot fill the disk.
 """
 
 import zlib
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.base.errors import InvalidArgument, NotSupported, OutOfSpace
 from engine.images.limits import DEFAULT, Limits
@@ -91,16 +91,26 @@ class _Buffered:
 class Decompressed:
     """The plain bytes of `source`; reads it to its end, and says so when that is not a proper one."""
 
-    def __init__(self, source: Source, max_bytes: int, limits: Limits = DEFAULT) -> None:
+    def __init__(
+        self,
+        source: Source,
+        max_bytes: int,
+        limits: Limits = DEFAULT,
+        *,
+        digest: Any = None,  # noqa: ANN401
+    ) -> None:
+        """Read from `source`; `digest` is a hashlib object that is to see the plain bytes."""
         self._source = source
+        self._digest = digest
         self._left = max_bytes
         self._max_bytes = max_bytes
         self._limits = limits
         self._head = _head(source)
-        self.format = _format(self._head)
+        self.format = format_of(self._head)
         self._member: _Member | None = None if self.format == "tar" else self._new_member()
         self._ended = False
         self._out = b""
+        self._at = 0  # of `_out`, up to where it was handed out
 
     def read(self, size: int) -> bytes:
         """Return at most `size` plain bytes; none at the end.
@@ -109,16 +119,20 @@ class Decompressed:
             InvalidArgument: the compressed stream is damaged.
             OutOfSpace: it gives more than `max_bytes`.
         """
-        if not self._out:
-            self._out = self._more()
-            self._left -= len(self._out)
-            if self._left < 0:
-                raise OutOfSpace(f"unpacks to more than {self._max_bytes} bytes")
-        if len(self._out) <= size:
-            data, self._out = self._out, b""
-        else:
-            data, self._out = self._out[:size], self._out[size:]
+        if self._at == len(self._out):
+            self._refill()
+        data = self._out[self._at : self._at + size]
+        self._at += len(data)
         return data
+
+    def _refill(self) -> None:
+        self._out = self._more()
+        self._at = 0
+        self._left -= len(self._out)
+        if self._left < 0:
+            raise OutOfSpace(f"unpacks to more than {self._max_bytes} bytes")
+        if self._digest is not None:
+            self._digest.update(self._out)
 
     def _more(self) -> bytes:
         if self._member is None:
@@ -153,7 +167,7 @@ class Decompressed:
     def _next_member(self) -> None:
         while len(self._head) < _MAGIC_BYTES and (more := self._source.read(_CHUNK_BYTES)):
             self._head += more
-        if _format(self._head) != self.format:
+        if format_of(self._head) != self.format:
             raise InvalidArgument(f"data after the end of the {self.format} data")
         self._member = self._new_member()
 
@@ -184,7 +198,8 @@ def _head(source: Source) -> bytes:
     return head
 
 
-def _format(head: bytes) -> str:
+def format_of(head: bytes) -> str:
+    """Return the format that data beginning with `head` has: ``tar`` stands for none of the others."""
     for magic, name in ((_GZIP, "gzip"), (_BZIP2, "bzip2"), (_XZ, "xz"), (_ZSTD, "zstd")):
         if head.startswith(magic):
             return name

@@ -1,0 +1,109 @@
+"""Measure and remove directory trees of any depth, by descriptors, without following a link.
+
+A container may leave a tree deeper than any path or stack is long. `remove`
+therefore lifts each directory to the top before it empties it, so that it
+works two levels deep at most, with two descriptors, whatever the tree.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove(path: Path) -> None:
+    """Remove the tree `path`, of which nobody else writes any more; harmless when it is gone.
+
+    Raises:
+        OSError: EBUSY for a mount point inside, EPERM for an immutable file;
+            what could be removed is gone, and a second call goes on.
+    """
+    try:
+        top_fd = os.open(path, _DIR_FLAGS)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        os.unlink(path)
+        return
+    try:
+        empty(top_fd)
+    finally:
+        os.close(top_fd)
+    os.rmdir(path)
+
+
+def usage(path: Path) -> tuple[int, int]:
+    """Return (bytes in regular files, number of inodes) below `path`, hard links counted once."""
+    size_bytes = 0
+    seen: set[tuple[int, int]] = set()
+    inodes = 0
+    pending = [os.fsencode(path)]
+    while pending:
+        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                key = (status.st_dev, status.st_ino)
+                if key in seen:
+                    continue
+                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    seen.add(key)
+                inodes += 1
+                if stat.S_ISREG(status.st_mode):
+                    size_bytes += status.st_size
+                elif stat.S_ISDIR(status.st_mode):
+                    pending.append(entry.path)
+    return size_bytes, inodes
+
+
+def empty(top_fd: int) -> None:
+    """Remove all that is in the directory `top_fd`."""
+    lifted = 0
+    while names := _unlink_files(top_fd):
+        for name in names:
+            directory_fd = os.open(name, _DIR_FLAGS, dir_fd=top_fd)
+            try:
+                for inner in _unlink_files(directory_fd):
+                    if not _rmdir_if_empty(inner, directory_fd):
+                        lifted = _lift(inner, directory_fd, top_fd, lifted)
+            finally:
+                os.close(directory_fd)
+            os.rmdir(name, dir_fd=top_fd)
+
+
+def _unlink_files(dir_fd: int) -> list[str]:
+    """Remove everything in a directory but directories; return the names of those."""
+    directories: list[str] = []
+    with os.scandir(dir_fd) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_dir in names:
+        if is_dir:
+            directories.append(name)
+        else:
+            os.unlink(name, dir_fd=dir_fd)
+    return directories
+
+
+def _rmdir_if_empty(name: str, dir_fd: int) -> bool:
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except OSError as err:
+        if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _lift(name: str, dir_fd: int, top_fd: int, count: int) -> int:
+    """Move a directory up into the top one under a name that is free there; return the next count."""
+    while True:
+        count += 1
+        try:
+            os.rename(name, f".lifted-{count}", src_dir_fd=dir_fd, dst_dir_fd=top_fd)
+        except OSError as err:
+            if err.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        else:
+            return count
