@@ -18,7 +18,6 @@ from engine.containers.model import Definition
 from engine.containers.syscalls import default_profile
 from engine.containers.users import Identity
 from engine.spec.docker import DeviceMapping, HostConfig, Ulimit
-from engine.spec.image import ContainerConfig as ImageDefaults
 from engine.spec.runtime import (
     OCI_VERSION,
     ConsoleSize,
@@ -163,7 +162,7 @@ def refuse(definition_host: HostConfig) -> None:
     security.SecurityOptions(host.security_opt or ())
     _check_limits(host)
     _rlimits(host.ulimits or ())
-    _sysctls(host, own_network=True)
+    _sysctls(host, own_network=_has_own_network(host))
 
 
 def _joins(mode: str) -> bool:
@@ -235,11 +234,6 @@ def environment(
     if not any(entry.startswith("HOME=") for entry in merged):
         merged = (*merged, f"HOME={home}")
     return merged
-
-
-def image_defaults_env(defaults: ImageDefaults) -> tuple[str, ...]:
-    """Return the image's environment."""
-    return defaults.env or ()
 
 
 def process(
@@ -317,13 +311,18 @@ def _linux(definition: Definition, launch: Launch) -> Linux:
             )
             for device in launch.devices
         ),
-        cgroups_path=f"{'/' + host.cgroup_parent.strip('/') if host.cgroup_parent else CGROUP_PARENT}/{definition.id}",
+        cgroups_path=_cgroups_path(definition),
         resources=_resources(host, launch),
         sysctl=_sysctls(host, own_network=_has_own_network(host)),
         seccomp=default_profile(held, launch.machine) if confined else None,
         masked_paths=() if host.privileged else masked,
         readonly_paths=() if host.privileged else readonly,
     )
+
+
+def _cgroups_path(definition: Definition) -> str:
+    parent = definition.host.cgroup_parent.strip("/")
+    return f"{'/' + parent if parent else CGROUP_PARENT}/{definition.id}"
 
 
 def _namespaces(host: HostConfig, launch: Launch) -> tuple[Namespace, ...]:

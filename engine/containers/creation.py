@@ -1,0 +1,299 @@
+"""From a request to a `Definition`: the image's defaults merged in, mounts resolved, nonsense refused."""
+
+import os
+import signal as signals
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from engine.base import ids
+from engine.base.errors import InvalidArgument, NotSupported
+from engine.containers import mounts, restart, spec
+from engine.containers.model import Definition, MountPoint, now_ns, words
+from engine.images.model import Image
+from engine.networks.model import PortMapping
+from engine.spec.docker import ContainerConfig, CreateRequest, HostConfig, NetworkingConfig
+
+_CONFIG_FIELDS = ContainerConfig.__struct_fields__
+_NETWORK_MODES = frozenset(("", "default", "bridge", "host", "none"))
+LOG_DRIVERS = frozenset(("", "json-file", "local", "none"))
+_LOG_OPTIONS = frozenset(("max-size", "max-file"))
+DEFAULT_LOG_MAX_BYTES = 20 * 1024 * 1024
+DEFAULT_LOG_MAX_FILES = 5
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_PORT_MAX = 65535
+_HOSTNAME_MAX = 64
+_DIGITS_MAX = 18
+
+FindMounts = Callable[[str], tuple[MountPoint, ...]]  # of the container with this name
+
+
+def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMounts) -> Definition:
+    """Return what the container will be; nothing is made yet.
+
+    Raises:
+        InvalidArgument, NotSupported: as they say, in docker's words where it has some.
+        NotFound: a container of `volumes_from`.
+    """
+    host = request.host_config
+    config = merge(request, image)
+    spec.refuse(host)
+    restart.check(host)
+    _check_config(request)
+    _check_network(host, request.networking_config)
+    log_options(host)
+    port_mappings(config, host)
+    definition = Definition(
+        id=ids.new_id(),
+        name=name,
+        created_ns=now_ns(),
+        image_id=image.id,
+        image_name=request.image,
+        chain_ids=image.chain_ids,
+        config=config,
+        host=_with_defaults(host),
+        networking=request.networking_config,
+    )
+    if not definition.argv:
+        raise InvalidArgument("no command specified")
+    points = {point.destination: point for point in mounts.plan(config, host)}
+    for other, rw in mounts.volumes_from(host.volumes_from or ()):
+        for point in find_mounts(other):
+            points.setdefault(point.destination, replace(point, rw=point.rw and rw, anonymous=False))
+    return replace(definition, mounts=tuple(points.values()))
+
+
+def merge(request: CreateRequest, image: Image) -> ContainerConfig:
+    """Return the container's own configuration over the image's, as docker does."""
+    defaults = image.config.defaults
+    own = ContainerConfig(**{field: getattr(request, field) for field in _CONFIG_FIELDS})
+    entrypoint, cmd = own.entrypoint, own.cmd
+    if entrypoint is None:
+        entrypoint = defaults.entrypoint
+        if not words(cmd):
+            cmd = defaults.cmd
+    elif words(entrypoint) == ("",):  # `--entrypoint ""` takes the image's away
+        entrypoint = None
+    volumes = {**(defaults.volumes or {}), **(own.volumes or {})}
+    exposed = {**(defaults.exposed_ports or {}), **(own.exposed_ports or {})}
+    return msgspec.structs.replace(
+        own,
+        entrypoint=words(entrypoint) if entrypoint is not None else None,
+        cmd=words(cmd) if cmd is not None else None,
+        env=spec.merge_env(defaults.env or (), own.env),
+        labels={**(defaults.labels or {}), **own.labels},
+        user=own.user or defaults.user or "",
+        working_dir=own.working_dir or defaults.working_dir or "",
+        stop_signal=own.stop_signal or defaults.stop_signal or "",
+        volumes={path: {} for path in volumes} or None,
+        exposed_ports={_port_key(port): {} for port in exposed} or None,
+    )
+
+
+def _with_defaults(host: HostConfig) -> HostConfig:
+    """Return `host` with what inspect shows filled in."""
+    return msgspec.structs.replace(
+        host,
+        network_mode="bridge" if host.network_mode in {"", "default"} else host.network_mode,
+        ipc_mode=host.ipc_mode or "private",
+        cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
+        shm_size=host.shm_size or spec.DEFAULT_SHM_BYTES,
+        runtime=host.runtime or "pyengine",
+        log_config=msgspec.structs.replace(host.log_config, type=host.log_config.type or "json-file"),
+        restart_policy=msgspec.structs.replace(host.restart_policy, name=host.restart_policy.name or "no"),
+    )
+
+
+def _check_config(request: CreateRequest) -> None:
+    if request.healthcheck is not None and request.healthcheck.test not in {(), ("NONE",)}:
+        raise NotSupported("Healthcheck is not supported by this engine", hint="leave it out")
+    if request.working_dir and not request.working_dir.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{request.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    for noun, text in (("hostname", request.hostname), ("domainname", request.domainname)):
+        allowed = text.isascii() and len(text) <= _HOSTNAME_MAX
+        if text and not (allowed and text.replace("-", "").replace(".", "").replace("_", "").isalnum()):
+            raise InvalidArgument(f"invalid {noun}: {text}")
+    if request.stop_signal:
+        parse_signal(request.stop_signal)
+    if request.network_disabled:
+        raise NotSupported("NetworkDisabled is not supported by this engine", hint="use --network none")
+    for key in (*request.labels, *request.labels.values(), *words(request.cmd), *words(request.entrypoint)):
+        if "\0" in key:
+            raise InvalidArgument("invalid configuration: NUL in a string")
+
+
+def _check_network(host: HostConfig, networking: NetworkingConfig) -> None:
+    mode = host.network_mode
+    if mode not in _NETWORK_MODES and not mode.startswith("container:"):
+        raise NotSupported(f"network {mode!r}: user-defined networks are not supported yet")
+    if mode in {"host", "none"} or mode.startswith("container:"):
+        if host.publish_all_ports or host.port_bindings and mode.startswith("container:"):
+            raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+    for name, endpoint in networking.endpoints_config.items():
+        if name not in _NETWORK_MODES and name != mode:
+            raise NotSupported(f"network {name!r}: user-defined networks are not supported yet")
+        if endpoint is None:
+            continue
+        if endpoint.links:
+            raise NotSupported("links are not supported by this engine", hint="leave them out")
+        if endpoint.aliases and mode in _NETWORK_MODES:
+            raise InvalidArgument(
+                "network-scoped alias is supported only for containers in user defined networks"
+            )
+        if endpoint.driver_opts:
+            raise NotSupported("network driver options are not supported by this engine")
+        ipam = endpoint.ipam_config
+        if ipam is not None and (ipam.ipv4_address or ipam.ipv6_address or ipam.link_local_ips):
+            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+
+
+def log_options(host: HostConfig) -> tuple[str, int, int]:
+    """Return driver, bytes a file and number of files of the container's log.
+
+    Raises:
+        NotSupported: a driver or an option that this engine does not have, by name.
+        InvalidArgument: a value out of range.
+    """
+    driver = host.log_config.type
+    if driver not in LOG_DRIVERS:
+        raise NotSupported(f"logging driver {driver!r} is not supported", hint="use json-file, local or none")
+    options = host.log_config.config
+    for name in options:
+        if name not in _LOG_OPTIONS or driver == "none":
+            raise NotSupported(f"log opt '{name}' is not supported for {driver or 'json-file'} log driver")
+    size, files = options.get("max-size", ""), options.get("max-file", "")
+    max_bytes = _size(size) if size not in {"", "-1"} else DEFAULT_LOG_MAX_BYTES
+    if size == "-1":
+        max_bytes = 0
+    max_files = _count(files, "max-file") if files else DEFAULT_LOG_MAX_FILES
+    return driver or "json-file", max_bytes, max_files
+
+
+def _size(text: str) -> int:
+    digits = text.rstrip("bBkKmMgGiI")
+    unit = text[len(digits) :].lower().removesuffix("b").removesuffix("i")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > _DIGITS_MAX or unit not in _UNITS:
+        raise InvalidArgument(f"invalid size: '{text}'")
+    return int(digits) * _UNITS[unit]
+
+
+def _count(text: str, noun: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX or int(text) < 1:
+        raise InvalidArgument(f"invalid {noun}: '{text}'")
+    return int(text)
+
+
+def _port_key(port: str) -> str:
+    number, proto = split_port(port)
+    return f"{number}/{proto}"
+
+
+def split_port(text: str) -> tuple[int, str]:
+    """Return number and protocol of `80/tcp` or `80`.
+
+    Raises:
+        InvalidArgument: docker's words.
+    """
+    number, _, proto = text.partition("/")
+    proto = (proto or "tcp").lower()
+    if not number.isascii() or not number.isdigit() or not 0 < int(number[:8]) <= _PORT_MAX:
+        raise InvalidArgument(f"invalid containerPort: {text}")
+    if proto not in {"tcp", "udp"}:
+        raise NotSupported(f"protocol {proto!r} of port {text} is not supported")
+    return int(number), proto
+
+
+def port_mappings(config: ContainerConfig, host: HostConfig) -> tuple[PortMapping, ...]:
+    """Return the ports to publish.
+
+    Raises:
+        InvalidArgument: docker's words.
+    """
+    result = []
+    for key, bindings in host.port_bindings.items():
+        number, proto = split_port(key)
+        for binding in bindings or ():
+            port = _host_port(binding.host_port)
+            result.append(PortMapping(number, proto, binding.host_ip, port))
+    if host.publish_all_ports:
+        published = {(mapping.container_port, mapping.proto) for mapping in result}
+        result += [
+            PortMapping(number, proto)
+            for number, proto in map(split_port, config.exposed_ports or {})
+            if (number, proto) not in published
+        ]
+    return tuple(result)
+
+
+def _host_port(text: str) -> int | None:
+    if not text or text == "0":
+        return None
+    if "-" in text:
+        raise NotSupported(f"host port range {text!r} is not supported", hint="name one port, or none")
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:8]) <= _PORT_MAX:
+        raise InvalidArgument(f"invalid port specification: {text!r}")
+    return int(text)
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of a signal given as `9`, `KILL` or `SIGKILL`.
+
+    Raises:
+        InvalidArgument: there is none such; docker's words.
+    """
+    upper = text.upper().removeprefix("SIG")
+    if upper.isascii() and upper.isdigit() and 0 < int(upper[:4]) < signals.NSIG:
+        return int(upper)
+    base, _, offset = upper.partition("+")
+    if base == "RTMIN" and offset.isascii() and offset.isdigit() and int(offset[:3]) < 31:  # noqa: PLR2004
+        return signals.SIGRTMIN + int(offset)
+    try:
+        return signals.Signals[f"SIG{upper}"]
+    except KeyError as err:
+        raise InvalidArgument(f"Invalid signal: {text}") from err
+
+
+async def make_volumes(
+    definition: Definition,
+    layers: tuple[Path, ...],
+    create: Callable[[str | None], Awaitable[str]],
+    populate: Callable[[str, tuple[Path, ...], str], Awaitable[object]],
+) -> Definition:
+    """Make the volumes that the container names, fill the empty ones from the image; return their names in it.
+
+    Args:
+        definition: as `define` made it.
+        layers: of the image, lowest first.
+        create: makes a volume, or finds it, and returns its name.
+        populate: copies what the image has at a path into an empty volume.
+    """
+    result = []
+    for point in definition.mounts:
+        if point.type != "volume":
+            result.append(point)
+            continue
+        name = await create(point.name or None)
+        if "nocopy" not in point.options:
+            await populate(name, layers, point.destination)
+        result.append(replace(point, name=name))
+    return replace(definition, mounts=tuple(result))
+
+
+def check_binds(definition: Definition) -> None:
+    """Make the missing sources of `-v` binds, and refuse the missing ones of `--mount`; blocking.
+
+    Raises:
+        InvalidArgument: docker's words.
+    """
+    for point in definition.mounts:
+        if point.type != "bind" or os.path.lexists(point.source):
+            continue
+        if "must-exist" in point.options:
+            raise InvalidArgument(
+                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+            )
+        os.makedirs(point.source, 0o755, exist_ok=True)
