@@ -1,0 +1,1 @@
+"""The `pyengine` command: docker's verbs and flags over one local socket."""

@@ -1,0 +1,111 @@
+"""The flags of `run` and `create`, defined once; `hostagent.cli.createbody` gives them their meaning."""
+
+import click
+
+from hostagent.cli.command import argument, switch, value, values
+
+
+def shared() -> list[click.Parameter]:
+    """Return the flags and arguments that `run` and `create` have in common, in docker's order."""
+    return [
+        values("--add-host", help="Add a custom host-to-IP mapping (host:ip)"),
+        values("--annotation", help="Add an annotation, passed through to the OCI runtime"),
+        values("-a", "--attach", help="Attach to STDIN, STDOUT or STDERR"),
+        value("--blkio-weight", type=int, default=0, metavar="INT", help="Block IO weight, 10 to 1000, or 0"),
+        values("--cap-add", help="Add Linux capabilities"),
+        values("--cap-drop", help="Drop Linux capabilities"),
+        value("--cgroup-parent", default="", help="Parent cgroup for the container"),
+        value("--cgroupns", default="", help="Cgroup namespace to use (host|private)"),
+        value("--cidfile", default="", metavar="PATH", help="Write the container ID to the file"),
+        value("--cpu-period", type=int, default=0, metavar="INT", help="CPU CFS period in microseconds"),
+        value("--cpu-quota", type=int, default=0, metavar="INT", help="CPU CFS quota in microseconds"),
+        value("-c", "--cpu-shares", type=int, default=0, metavar="INT", help="CPU shares (relative weight)"),
+        value("--cpus", default="", metavar="DECIMAL", help="Number of CPUs"),
+        value("--cpuset-cpus", default="", help="CPUs in which to allow execution (0-3, 0,1)"),
+        value("--cpuset-mems", default="", help="Memory nodes in which to allow execution (0-3, 0,1)"),
+        values("--device", help="Add a host device to the container"),
+        values("--device-cgroup-rule", help="Add a rule to the list of allowed devices"),
+        values("--dns", help="Set custom DNS servers"),
+        values("--dns-option", "--dns-opt", help="Set DNS options"),
+        values("--dns-search", help="Set custom DNS search domains"),
+        value("--domainname", default="", help="Container NIS domain name"),
+        value("--entrypoint", default=None, help="Overwrite the default ENTRYPOINT of the image"),
+        values("-e", "--env", help="Set environment variables"),
+        values("--env-file", help="Read in a file of environment variables"),
+        values("--expose", help="Expose a port or a range of ports"),
+        values("--group-add", help="Add additional groups to join"),
+        value("--health-cmd", default="", help="Command to run to check health"),
+        value("--health-interval", default="0", metavar="DURATION", help="Time between checks (ms|s|m|h)"),
+        value(
+            "--health-retries", type=int, default=0, metavar="INT", help="Failures in a row to be unhealthy"
+        ),
+        value(
+            "--health-start-interval", default="0", metavar="DURATION", help="Time between checks at start"
+        ),
+        value("--health-start-period", default="0", metavar="DURATION", help="Time before failures count"),
+        value("--health-timeout", default="0", metavar="DURATION", help="Maximum time of one check"),
+        value("-h", "--hostname", default="", help="Container host name"),
+        switch("--init", help="Run an init inside the container that forwards signals and reaps processes"),
+        switch("-i", "--interactive", help="Keep STDIN open even if not attached"),
+        value("--ip", default="", help="IPv4 address (e.g., 172.30.100.104)"),
+        value("--ip6", default="", help="IPv6 address (e.g., 2001:db8::33)"),
+        value("--ipc", default="", help="IPC mode to use"),
+        value("--isolation", default="", help="Container isolation technology"),
+        values("-l", "--label", help="Set meta data on a container"),
+        values("--label-file", help="Read in a line delimited file of labels"),
+        values("--link", help="Add link to another container"),
+        values("--link-local-ip", help="Link-local addresses (refused)"),
+        value("--log-driver", default="", help="Logging driver for the container"),
+        values("--log-opt", help="Log driver options"),
+        value("--mac-address", default="", help="Container MAC address (e.g., 92:d0:c6:0a:29:33)"),
+        value("-m", "--memory", default="", metavar="BYTES", help="Memory limit"),
+        value("--memory-reservation", default="", metavar="BYTES", help="Memory soft limit"),
+        value("--memory-swap", default="", metavar="BYTES", help="Limit of memory plus swap; -1: unlimited"),
+        value("--memory-swappiness", type=int, default=-1, metavar="INT", help="Swappiness (0 to 100)"),
+        values("--mount", help="Attach a filesystem mount to the container"),
+        value("--name", default="", help="Assign a name to the container"),
+        values("--network", "--net", help="Connect a container to a network"),
+        values("--network-alias", "--net-alias", help="Add network-scoped alias for the container"),
+        switch("--no-healthcheck", help="Disable any container-specified HEALTHCHECK"),
+        switch("--oom-kill-disable", help="Disable OOM Killer"),
+        value("--oom-score-adj", type=int, default=0, metavar="INT", help="OOM preference (-1000 to 1000)"),
+        value("--pid", default="", help="PID namespace to use"),
+        value("--pids-limit", type=int, default=0, metavar="INT", help="Limit of processes (-1: unlimited)"),
+        value("--platform", default="", help="Platform, if the engine has several"),
+        switch("--privileged", help="Give extended privileges to this container"),
+        values("-p", "--publish", help="Publish a container's port(s) to the host"),
+        switch("-P", "--publish-all", help="Publish all exposed ports to random ports"),
+        value("--pull", default="missing", help="Pull image before running: always, missing or never"),
+        switch("-q", "--quiet", help="Suppress the pull output"),
+        switch("--read-only", help="Mount the container's root filesystem as read only"),
+        value("--restart", default="no", help="Restart policy to apply when a container exits"),
+        switch("--rm", help="Remove the container and its anonymous volumes when it exits"),
+        value("--runtime", default="", help="Runtime to use for this container"),
+        values("--security-opt", help="Security options"),
+        value("--shm-size", default="", metavar="BYTES", help="Size of /dev/shm"),
+        value("--stop-signal", default="", help="Signal to stop the container"),
+        value("--stop-timeout", type=int, default=None, metavar="INT", help="Seconds before it is killed"),
+        values("--storage-opt", help="Storage driver options for the container"),
+        values("--sysctl", help="Sysctl options"),
+        values("--tmpfs", help="Mount a tmpfs directory"),
+        switch("-t", "--tty", help="Allocate a pseudo-TTY"),
+        values("--ulimit", help="Ulimit options"),
+        value("-u", "--user", default="", help="Username or UID (format: <name|uid>[:<group|gid>])"),
+        value("--userns", default="", help="User namespace to use"),
+        value("--uts", default="", help="UTS namespace to use"),
+        values("-v", "--volume", help="Bind mount a volume"),
+        value("--volume-driver", default="", help="Volume driver for the container"),
+        values("--volumes-from", help="Mount volumes from the specified container(s)"),
+        value("-w", "--workdir", default="", help="Working directory inside the container"),
+        argument("image"),
+        argument("words", nargs=-1, required=False),
+    ]
+
+
+def run_only() -> list[click.Parameter]:
+    """Return the flags that `run` has and `create` has not."""
+    return [
+        switch("-d", "--detach", help="Run container in background and print container ID"),
+        value("--detach-keys", default="", help="Override the key sequence for detaching a container"),
+        switch("--sig-proxy", default=True, help="Proxy received signals to the process"),
+    ]

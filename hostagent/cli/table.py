@@ -1,0 +1,106 @@
+"""Lists as docker prints them: a table, JSON lines, or a template of the user's.
+
+Source: Go's text/tabwriter as docker/cli v28 sets it up (minimum width 10, padding 3).
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+_MIN_WIDTH, _PADDING = 10, 3
+_FIELD = re.compile(r"\{\{-?\s*\.(\w+)\s*-?\}\}", re.ASCII)
+
+Row = Mapping[str, str]
+
+
+def write_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print `rows`, the first of which is the header, in aligned columns."""
+    click.echo("".join(f"{line}\n" for line in table_lines(rows)), nl=False)
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table; the last cell of a row is not padded."""
+    widths: list[int] = []
+    for row in rows:
+        for number, cell in enumerate(row[:-1]):
+            if number == len(widths):
+                widths.append(_MIN_WIDTH)
+            widths[number] = max(widths[number], _width(cell) + _PADDING)
+    lines = []
+    for row in rows:
+        cells = [cell + " " * (widths[number] - _width(cell)) for number, cell in enumerate(row[:-1])]
+        lines.append("".join([*cells, *row[-1:]]))
+    return lines
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def write_listing(
+    rows: Sequence[Row],
+    *,
+    form: str,
+    columns: Sequence[str],
+    headers: Mapping[str, str],
+    quiet: str | None = None,
+) -> None:
+    """Print `rows` (field -> text) in the user's format.
+
+    Args:
+        rows: one a line; each has every field of `headers`.
+        form: the value of --format: empty or ``table``, ``json``, ``table TEMPLATE`` or ``TEMPLATE``.
+        columns: the fields of the plain table.
+        headers: the heading of every field.
+        quiet: print this field alone (for -q) unless `form` says otherwise.
+    """
+    if quiet is not None and form in ("", "table"):
+        lines = [row[quiet] for row in rows]
+    elif form in ("", "table"):
+        lines = table_lines(
+            [[headers[name] for name in columns], *([row[name] for name in columns] for row in rows)]
+        )
+    elif form == "json":
+        lines = [json.dumps(dict(row), ensure_ascii=False, separators=(",", ":")) for row in rows]
+    else:
+        lines = _templated(rows, form, headers)
+    click.echo("".join(f"{line}\n" for line in lines), nl=False)
+
+
+def _templated(rows: Sequence[Row], form: str, headers: Mapping[str, str]) -> list[str]:
+    from hostagent.cli.template import Template  # noqa: PLC0415 (only with --format TEMPLATE)
+
+    is_table = form.startswith("table")
+    text = form[len("table") :].lstrip() if is_table else form
+    template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
+    lines = [template.render(row) for row in rows]
+    if not is_table:
+        return lines
+    heading = _FIELD.sub(lambda match: headers.get(match[1], match[1]), text.replace("\\t", "\t"))
+    return table_lines([line.split("\t") for line in [heading, *lines]])
+
+
+def ellipsis(text: str, width: int) -> str:
+    """Return `text` cut to `width` characters, the last of them a sign that something is missing."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def go_quote(text: str) -> str:
+    """Return `text` in double quotes, as Go's strconv.Quote does."""
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return (
+        '"'
+        + "".join(escapes.get(char, char if char.isprintable() else f"\\x{ord(char):02x}") for char in text)
+        + '"'
+    )
+
+
+def labels_text(labels: Mapping[str, Any] | None) -> str:
+    """Return labels as ``a=b,c=d``, sorted by nothing, as docker has them."""
+    return ",".join(f"{key}={item}" for key, item in (labels or {}).items())
