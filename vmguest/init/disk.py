@@ -16,8 +16,13 @@ from engine.kernel.mount import MountFlag, mount
 SERIAL = "pyengine-data"
 MOUNT_POINT = "/var/lib/pyengine"
 _HEAD_BYTES = 64 * 1024
-_MAGIC_AT = 1024 + 56
+_SUPER = 1024
+_MAGIC_AT = _SUPER + 0x38
 _MAGIC = b"\x53\xef"
+_STATE_AT = _SUPER + 0x3A
+_STATE_CLEAN = 1  # unmounted in order, and no error was ever seen
+_INCOMPAT_AT = _SUPER + 0x60
+_NEEDS_RECOVERY = 0x4  # the journal holds what is not in place yet
 _FSCK_CORRECTED = 1  # exit codes are a sum: 0 clean, 1 corrected, 2 corrected and reboot, 4 left as it is
 _FSCK_LEFT = 4
 
@@ -32,6 +37,7 @@ class Content(enum.Enum):
     """What the head of a disk says."""
 
     BLANK = enum.auto()
+    CLEAN = enum.auto()  # ext4 that was unmounted in order: e2fsck -p would look at the same bits and end
     EXT = enum.auto()
     OTHER = enum.auto()
 
@@ -40,7 +46,11 @@ def content_of(head: bytes) -> Content:
     """Return what a disk that begins with `head` holds."""
     if not any(head):
         return Content.BLANK
-    return Content.EXT if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC else Content.OTHER
+    if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
+        return Content.OTHER
+    state = int.from_bytes(head[_STATE_AT : _STATE_AT + 2], "little")
+    incompat = int.from_bytes(head[_INCOMPAT_AT : _INCOMPAT_AT + 4], "little")
+    return Content.CLEAN if state == _STATE_CLEAN and not incompat & _NEEDS_RECOVERY else Content.EXT
 
 
 def find(sys_block: str = "/sys/block", *, timeout_s: float = 5.0) -> str:
@@ -71,7 +81,7 @@ def prepare(device: str, run: Run) -> bool:
         raise DiskError(f"data disk {device} holds something that is not ext4; it was left untouched")
     if content is Content.BLANK:
         _format(device, run)
-    else:
+    elif content is Content.EXT:
         _check(device, run)
     try:
         mount(device, MOUNT_POINT, "ext4", MountFlag.NOATIME | MountFlag.NODEV, "errors=remount-ro")

@@ -8,9 +8,11 @@ from vmguest.init import disk
 from vmguest.init.disk import Content, DiskError
 
 
-def _ext_head() -> bytes:
+def _ext_head(*, state: int = 0, incompat: int = 0) -> bytes:
     head = bytearray(64 * 1024)
     head[1080:1082] = b"\x53\xef"
+    head[1082:1084] = state.to_bytes(2, "little")
+    head[1120:1124] = incompat.to_bytes(4, "little")
     return bytes(head)
 
 
@@ -18,7 +20,11 @@ def _ext_head() -> bytes:
     ("head", "content"),
     [
         (bytes(65536), Content.BLANK),
-        (_ext_head(), Content.EXT),
+        (_ext_head(state=1, incompat=0x2C2), Content.CLEAN),
+        (_ext_head(state=1, incompat=0x2C6), Content.EXT),
+        (_ext_head(state=2, incompat=0x2C2), Content.EXT),
+        (_ext_head(state=3), Content.EXT),
+        (_ext_head(state=0), Content.EXT),
         (b"QFI\xfb" + bytes(65532), Content.OTHER),
         (bytes(65535) + b"x", Content.OTHER),
         (b"", Content.BLANK),
