@@ -44,12 +44,11 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         PermissionError: a capability is asked for that this thread may not have.
     """
     header = _Header(_VERSION_3, 0)
-    data = (_Data * 2)(
-        *(
-            (effective >> s & 0xFFFFFFFF, permitted >> s & 0xFFFFFFFF, inheritable >> s & 0xFFFFFFFF)
-            for s in (0, 32)
-        )
-    )
+    words = [
+        _Data(effective >> s & 0xFFFFFFFF, permitted >> s & 0xFFFFFFFF, inheritable >> s & 0xFFFFFFFF)
+        for s in (0, 32)
+    ]
+    data = (_Data * 2)(*words)
     if _capset(ctypes.addressof(header), ctypes.addressof(data)) < 0:
         fail(f"capset({effective:#x}, {permitted:#x}, {inheritable:#x})")
 

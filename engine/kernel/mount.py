@@ -207,7 +207,7 @@ def fsmount(fs_fd: int, attr_flags: MountAttr = MountAttr.NONE) -> int:
 
 def fs_messages(fs_fd: int) -> str:
     """Return what the kernel has to say about a failed fsopen, fsconfig or fsmount."""
-    lines = []
+    lines: list[str] = []
     try:
         while len(lines) < 16:  # noqa: PLR2004 (the kernel keeps eight)
             lines.append(os.read(fs_fd, 1024).decode("utf-8", "replace").strip())

@@ -1,42 +1,19 @@
 """Make a container up to the point where its program is about to be executed."""
 
+import contextlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-from engine.spec.runtime import Mount, Spec
-
-
-@dataclass(frozen=True, slots=True)
-class Stdio:
-    """Descriptors that become 0, 1 and 2 of the process; borrowed, and ignored with a terminal."""
-
-    stdin_fd: int
-    stdout_fd: int
-    stderr_fd: int
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """A process that waits for `start`; it is a child of the caller, who reaps it.
-
-    Attributes:
-        pid: in the caller's PID namespace.
-        pidfd: owned by the caller.
-        terminal_fd: the master of its terminal, owned by the caller; None without one.
-        cgroup: path of its control group below every hierarchy's root; "" for the caller's.
-        warnings: what could not be done and was not essential, one line each.
-        control_fd: the runtime's line to the waiting process; `start` closes it.
-        state_path: state.json of the container; None for a process that joined one.
-    """
-
-    pid: int
-    pidfd: int
-    terminal_fd: int | None
-    cgroup: str
-    warnings: tuple[str, ...]
-    control_fd: int = field(repr=False)
-    state_path: Path | None = None
+from engine.runtime import init, state
+from engine.runtime.birth import as_start_failure, bear, end, last_capability, own_executable
+from engine.runtime.cgroups.model import Cgroup
+from engine.runtime.cgroups.select import cgroup_at, mounted
+from engine.runtime.cgroups.v1 import LegacyCgroup
+from engine.runtime.model import Created, Stdio
+from engine.runtime.plan import ContainerPlan, plan_container
+from engine.spec.runtime import Mount, Resources, Spec
 
 
 def create(
@@ -60,15 +37,46 @@ def create(
         NotSupported: it asks for what this engine or kernel does not have.
         StartFailed: a step failed; nothing of the container is left.
     """
-    raise NotImplementedError
+    plan = plan_container(spec, bundle, container_id, layers=rootfs_mounts, last_capability=last_capability())
+    cgroup = cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
+    with contextlib.ExitStack() as undo:
+        with as_start_failure("make control group", cgroup.path):
+            warnings = cgroup.create(spec.linux.resources or Resources())
+        undo.callback(cgroup.remove, timeout_s=5.0)
+        created = _bear(plan, cgroup, stdio, warnings)
+        undo.callback(_abandon, created)
+        path = bundle / "state.json"
+        with as_start_failure("write", str(path)):
+            state.write(
+                path, state.new_state(container_id, bundle, created.pid, cgroup.path, spec.annotations)
+            )
+        undo.pop_all()
+    return replace(created, state_path=path)
 
 
-def start(created: Created) -> None:
-    """Let the process execute its program; return once the program runs.
+def _bear(plan: ContainerPlan, cgroup: Cgroup, stdio: Stdio, warnings: list[str]) -> Created:
+    around = init.Surroundings(
+        own_executable=own_executable(),
+        cgroup_binds=cgroup.binds() if isinstance(cgroup, LegacyCgroup) else {},
+        cgroup_mount=str(mounted().unified or ""),
+    )
+    with contextlib.ExitStack() as undo:
+        namespace_fd = None
+        if plan.pid_namespace:
+            with as_start_failure("join namespace", plan.pid_namespace):
+                namespace_fd = os.open(plan.pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, namespace_fd)
+        return bear(
+            lambda line_fd: init.run(plan, line_fd, stdio, around),
+            cgroup,
+            namespaces=plan.new_namespaces,
+            pid_namespace_fd=namespace_fd,
+            warnings=warnings,
+        )
 
-    Raises:
-        StartFailed: it could not be executed (`exit_code` 127 or 126), or a
-            last step before failed (125). The process has ended; the caller
-            reaps it and calls `delete`.
-    """
-    raise NotImplementedError
+
+def _abandon(created: Created) -> None:
+    os.close(created.control_fd)
+    if created.terminal_fd is not None:
+        os.close(created.terminal_fd)
+    end(created.pid, created.pidfd)

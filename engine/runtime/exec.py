@@ -1,7 +1,23 @@
 """Add a process to a running container."""
 
-from engine.runtime.create import Created, Stdio
+import os
+from typing import NoReturn
+
+from engine.kernel import process as kernel
+from engine.kernel.process import CloneFlag
+from engine.runtime import devices, init
+from engine.runtime import enter as last_steps
+from engine.runtime.birth import as_start_failure, bear, last_capability, own_executable
+from engine.runtime.cgroups.select import cgroup_at
+from engine.runtime.handshake import InitLine
+from engine.runtime.model import Created, Stdio
+from engine.runtime.plan import ProcessPlan, plan_process
+from engine.runtime.progress import Progress
 from engine.spec.runtime import Process, Spec
+
+_JOINED = (
+    CloneFlag.NEWNS | CloneFlag.NEWCGROUP | CloneFlag.NEWUTS | CloneFlag.NEWIPC | CloneFlag.NEWNET
+)  # the PID namespace is the parent's to join: it takes effect for children only
 
 
 def enter(
@@ -24,4 +40,43 @@ def enter(
     Raises:
         StartFailed: as `create`; also when the container has ended.
     """
-    raise NotImplementedError
+    plan = plan_process(spec, process, last_capability=last_capability())
+    own = own_executable()
+    with as_start_failure("find the container's process", str(target_pid)):
+        pidfd = kernel.pidfd_open(target_pid) if target_pidfd is None else os.dup(target_pidfd)
+    try:
+        return bear(
+            lambda line_fd: _run(plan, line_fd, pidfd, stdio, own),
+            cgroup_at(cgroup),
+            pid_namespace_fd=pidfd,
+        )
+    finally:
+        os.close(pidfd)
+
+
+def _run(plan: ProcessPlan, line_fd: int, pidfd: int, stdio: Stdio, own: tuple[int, int]) -> NoReturn:
+    def body(line: InitLine, progress: Progress) -> None:
+        last_steps.score_oom(plan, line)
+        # First of all: the namespaces of the container begin with its control group's.
+        progress.at("join control group")
+        line.await_joined()
+        progress.at("join the container's namespaces")
+        kernel.setns(last_steps.KEPT_FD, _JOINED)
+        os.close(last_steps.KEPT_FD)
+        if plan.process.terminal:
+            _open_terminal(line, progress)
+        last_steps.run(plan, line, progress, own)
+
+    init.guarded(body, line_fd, pidfd, None if plan.process.terminal else stdio)
+
+
+def _open_terminal(line: InitLine, progress: Progress) -> None:
+    progress.at("open a terminal")
+    root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        master_fd, slave_fd = devices.open_terminal(root_fd)
+    finally:
+        os.close(root_fd)
+    line.terminal(master_fd)
+    os.close(master_fd)
+    last_steps.use_terminal(slave_fd)

@@ -26,13 +26,11 @@ from engine.runtime.options import MountOptions, parse_options
 from engine.runtime.progress import Progress
 from engine.spec.runtime import Mount
 
-_PROC_ALLOWED = frozenset(
-    f"/proc/{name}"
-    for name in (
-        "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo net/dev sys/kernel/ns_last_pid"
-        " sys/crypto/fips_enabled"
-    ).split()
+_PROC_NAMES = (
+    "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo net/dev sys/kernel/ns_last_pid"
+    " sys/crypto/fips_enabled"
 )
+_PROC_ALLOWED = frozenset(f"/proc/{name}" for name in _PROC_NAMES.split())
 _KERNEL_TYPES = frozenset({"proc", "sysfs"})
 _FSCONFIG_VALUE_MAX = 255
 _MOUNT_DATA_MAX = 4095
@@ -92,7 +90,7 @@ class Rootfs:
 
     def __init__(self, root_fd: int, progress: Progress) -> None:
         self.fd = root_fd
-        self._progress = progress
+        self.progress = progress
 
     def open(self, path: str, *, resolve: Resolve = IN_ROOT) -> int:
         """Return an O_PATH descriptor of what is at `path` inside the root."""
@@ -141,11 +139,9 @@ class Rootfs:
 
     def mount(self, step: MountStep) -> None:
         """Make one mount of the plan."""
-        self._progress.at(f"mount {step.destination}", step.source if step.fstype == "bind" else "")
-        if step.fstype == "bind":
-            tree_fd = self._bind_source(step)
-        else:
-            tree_fd = new_filesystem(step, self._progress)
+        self.progress.at(f"mount {step.destination}", step.source if step.fstype == "bind" else "")
+        is_bind = step.fstype == "bind"
+        tree_fd = self._bind_source(step) if is_bind else new_filesystem(step, self.progress)
         try:
             self.attach(tree_fd, step)
         finally:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.base.errors import Conflict, InvalidArgument
-from engine.runtime.create import Created
+from engine.runtime.model import Created
 from engine.shim.loop import Loop
 from engine.shim.protocol import Exec, Exit, Exited
 from engine.shim.stdio import ProcessIO

@@ -54,7 +54,7 @@ from engine.shim.verbs import Runtime
 from engine.spec.runtime import NamespaceType, Spec
 
 if TYPE_CHECKING:
-    from engine.runtime.create import Created
+    from engine.runtime.model import Created
 
 _WAIT_ALL = 0x40000000  # __WALL: children that announce their end with another signal, or none
 _KILL_TIMEOUT_NS = 10 * 10**9

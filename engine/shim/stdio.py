@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engine.kernel import tty
-from engine.runtime.create import Stdio
+from engine.runtime.model import Stdio
 from engine.shim.client import STDERR, STDOUT, Client
 from engine.shim.loop import HANG_UP, NOTHING, READ, WRITE, Loop, Timer
 from engine.shim.protocol import Streams

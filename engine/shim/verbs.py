@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.runtime.create import Created, create, start
+from engine.runtime.birth import start
+from engine.runtime.create import create
 from engine.runtime.delete import delete, kill, pause, resume
 from engine.runtime.exec import enter
+from engine.runtime.model import Created
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engine.runtime.create import Stdio
+from engine.runtime.model import Stdio
 from engine.shim.client import HIGH_BYTES
 from engine.shim.loop import READ, Loop
 from engine.shim.protocol import Streams

@@ -1,0 +1,171 @@
+"""The parent's half of making a process: clone it, move it, wait until it is ready.
+
+The child's half is `init` or `exec`; the line between them is drawn in `handshake`.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+
+from engine.kernel import capabilities, process
+from engine.kernel.process import CloneFlag
+from engine.runtime import handshake
+from engine.runtime.cgroups.model import Cgroup
+from engine.runtime.errors import StartFailed
+from engine.runtime.handshake import Kind, Report
+from engine.runtime.model import Created
+
+_READY_TIMEOUT_S = 120.0  # a mount of a sick disk may take long; it must not take forever
+_WAIT_ALL = 0x40000000  # __WALL
+Child = Callable[[int], None]  # given its end of the line; does not return
+
+
+@cache
+def last_capability() -> int:
+    """Return the highest capability of this kernel; asked once a process."""
+    return capabilities.last_capability()
+
+
+@cache
+def own_executable() -> tuple[int, int]:
+    """Return device and inode of this interpreter."""
+    found = os.stat("/proc/self/exe")
+    return found.st_dev, found.st_ino
+
+
+def bear(
+    child: Child,
+    cgroup: Cgroup,
+    *,
+    namespaces: CloneFlag = CloneFlag.NONE,
+    pid_namespace_fd: int | None = None,
+    warnings: Sequence[str] = (),
+) -> Created:
+    """Fork `child` into `namespaces`, `cgroup` and an existing PID namespace; return when it is READY.
+
+    Raises:
+        StartFailed: it could not be made; it has been reaped.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid, pidfd = _clone(child, theirs.fileno(), cgroup, namespaces, pid_namespace_fd)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    report = Report(list(warnings))
+    try:
+        _bring_up(ours, pid, cgroup, report)
+    except BaseException:
+        end(pid, pidfd)
+        ours.close()
+        if report.terminal_fd is not None:
+            os.close(report.terminal_fd)
+        raise
+    return Created(
+        pid=pid,
+        pidfd=pidfd,
+        terminal_fd=report.terminal_fd,
+        cgroup=cgroup.path,
+        warnings=tuple(report.warnings),
+        control_fd=ours.detach(),
+    )
+
+
+def _clone(
+    child: Child, line_fd: int, cgroup: Cgroup, namespaces: CloneFlag, pid_namespace_fd: int | None
+) -> tuple[int, int]:
+    with as_start_failure("clone"), contextlib.ExitStack() as undo:
+        birth_fd = cgroup.birth_fd()
+        if birth_fd is not None:
+            undo.callback(os.close, birth_fd)
+        if pid_namespace_fd is not None:
+            undo.enter_context(_children_in(pid_namespace_fd))
+        pid, pidfd = process.clone3(namespaces, cgroup_fd=birth_fd)
+        if pid == 0:
+            try:
+                child(line_fd)
+            finally:
+                os._exit(1)
+    return pid, pidfd
+
+
+@contextlib.contextmanager
+def _children_in(namespace_fd: int) -> Iterator[None]:
+    """Let this process' children be born in another PID namespace; its own is not changed."""
+    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        process.setns(namespace_fd, CloneFlag.NEWPID)
+        try:
+            yield
+        finally:
+            process.setns(own_fd, CloneFlag.NEWPID)
+    finally:
+        os.close(own_fd)
+
+
+def _bring_up(ours: socket.socket, pid: int, cgroup: Cgroup, report: Report) -> None:
+    ours.settimeout(_READY_TIMEOUT_S)
+    failed: OSError | None = None
+    try:
+        cgroup.attach(pid)
+        ours.send(Kind.JOINED.value)
+    except OSError as err:
+        # It may have ended with something to say; if it lives, it now learns that it is given up.
+        failed = err
+        with contextlib.suppress(OSError):
+            ours.shutdown(socket.SHUT_WR)
+    try:
+        handshake.wait_ready(ours, report)
+    except TimeoutError:
+        raise StartFailed("init", errno.ETIMEDOUT, "") from None
+    except OSError as err:
+        raise StartFailed("init", err.errno or 0, "") from err
+    except StartFailed as err:
+        if failed is None or err.step != "init":
+            raise
+        raise StartFailed("join control group", failed.errno or 0, cgroup.path) from failed
+
+
+def end(pid: int, pidfd: int) -> None:
+    """Kill and reap a child that is not to be; closes `pidfd`."""
+    with contextlib.suppress(ProcessLookupError):
+        process.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, _WAIT_ALL)
+    os.close(pidfd)
+
+
+def start(created: Created) -> None:
+    """Let the process execute its program; return once the program runs.
+
+    Raises:
+        StartFailed: it could not be executed (`exit_code` 127 or 126), or a
+            last step before failed (125). The process has ended; the caller
+            reaps it and calls `delete`.
+    """
+    with socket.socket(fileno=created.control_fd) as line:
+        line.settimeout(_READY_TIMEOUT_S)
+        try:
+            line.send(Kind.START.value)
+            packet = line.recv(handshake.PACKET_BYTES)
+        except TimeoutError:
+            raise StartFailed("start", errno.ETIMEDOUT, "") from None
+        except OSError as err:
+            raise StartFailed("start", err.errno or 0, "the process has ended") from err
+    if packet[:1] == Kind.ERROR.value:
+        raise handshake.decode_error(packet)
+
+
+@contextlib.contextmanager
+def as_start_failure(step: str, text: str = "") -> Iterator[None]:
+    """Turn an `OSError` of the host's side into a `StartFailed`."""
+    try:
+        yield
+    except OSError as err:
+        raise StartFailed(step, err.errno or 0, text or str(err.filename or "")) from err

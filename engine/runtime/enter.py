@@ -1,0 +1,147 @@
+"""The last steps of every process, first of a container or not: who it is, what it runs, execve.
+
+From here on the files of the container surround the process, so nothing is
+imported and every call is a system call. The order matters: descriptors
+first, the filter and the capabilities last, as each step needs what later
+ones take away.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+from typing import NoReturn
+
+from engine.kernel import prctl, seccomp, system, tty
+from engine.kernel.process import close_range
+from engine.runtime import identity, program, seal
+from engine.runtime.handshake import InitLine
+from engine.runtime.model import Stdio
+from engine.runtime.plan import ProcessPlan
+from engine.runtime.progress import Progress
+
+LINE_FD = 3
+KEPT_FD = 4
+_OUT_OF_THE_WAY = 64
+_DEFAULT_UMASK = 0o022
+_STDIO_FDS = 3
+
+
+class OutsideRoot(OSError):
+    """The working directory is not below the container's root."""
+
+
+def take_descriptors(line_fd: int, keep_fd: int | None, stdio: Stdio | None) -> None:
+    """Put stdio at 0 to 2, the line at `LINE_FD` and `keep_fd` at `KEPT_FD`; close all others."""
+    places = {LINE_FD: line_fd}
+    if keep_fd is not None:
+        places[KEPT_FD] = keep_fd
+    if stdio is not None:
+        places |= {0: stdio.stdin_fd, 1: stdio.stdout_fd, 2: stdio.stderr_fd}
+    # Copies first: a source may have the number of another's place.
+    copies = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for place, fd in places.items()}
+    for place, fd in copies.items():
+        os.dup2(fd, place, inheritable=place < LINE_FD)
+    close_range(KEPT_FD + 1 if keep_fd is not None else KEPT_FD)
+
+
+def use_terminal(slave_fd: int) -> None:
+    """Make the terminal the process' own: controlling, and its three streams."""
+    tty.make_controlling(slave_fd)
+    for number in range(_STDIO_FDS):
+        os.dup2(slave_fd, number)
+    os.close(slave_fd)
+
+
+def score_oom(plan: ProcessPlan, line: InitLine) -> None:
+    """Set oom_score_adj, through the host's /proc that is still there."""
+    score = plan.process.oom_score_adj
+    if score is None:
+        return
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"%d" % score)
+    except PermissionError:
+        line.warning(f"oom_score_adj {score}: not permitted; lowering it needs CAP_SYS_RESOURCE")
+    finally:
+        os.close(fd)
+
+
+def run(plan: ProcessPlan, line: InitLine, progress: Progress, own: tuple[int, int]) -> NoReturn:
+    """Become the process of `plan`: tell READY, wait for START, execute. Never returns.
+
+    Raises:
+        OSError: a step failed; `progress` has its name.
+    """
+    process = plan.process
+    progress.at("set resource limits")
+    for number, soft, hard in plan.rlimits:
+        _set_rlimit(number, soft, hard, line)
+    progress.at("own the streams")
+    for fd in range(_STDIO_FDS):
+        _own(fd, process.user.uid)
+    os.umask(_DEFAULT_UMASK if process.user.umask is None else process.user.umask)
+    with contextlib.suppress(OSError):  # a kernel without key rings, or out of quota: nothing to protect
+        system.join_session_keyring("_ses")
+    progress.at("become user", f"{process.user.uid}:{process.user.gid}")
+    identity.become(process, plan.masks, last=plan.last_capability)
+    identity.raise_effective()
+    progress.at("chdir to cwd", process.cwd)
+    os.chdir(process.cwd)
+    if not system.raw_getcwd().startswith(b"/"):
+        raise OutsideRoot(errno.EXDEV, "the working directory is outside of the container", process.cwd)
+    progress.at("look up", process.args[0])
+    path = program.find(process.args[0], plan.environment)
+    program.refuse_own_executable(path, own)
+    environment = {os.fsencode(name): os.fsencode(value) for name, value in plan.environment.items()}
+    arguments = [os.fsencode(word) for word in process.args]
+    if process.no_new_privileges:
+        prctl.set_no_new_privs()
+    progress.at("wait for start")
+    line.await_start()
+    progress.at("confine")
+    if process.no_new_privileges:
+        identity.confine(plan.masks)
+    if plan.filter is not None:
+        seccomp.set_mode_filter(plan.filter, plan.filter_flags)
+    if not process.no_new_privileges:
+        identity.confine(plan.masks)
+    progress.at("exec", process.args[0])
+    seal.reset_signals()
+    os.execve(path, arguments, environment)  # noqa: S606 (this is what a runtime is for)
+
+
+def _own(fd: int, uid: int) -> None:
+    """Let the user reopen its streams by name; not those of devices such as /dev/null."""
+    found = os.fstat(fd)
+    if found.st_uid == uid or (found.st_rdev and not os.isatty(fd)):
+        return
+    with contextlib.suppress(PermissionError, OSError):  # read-only, or no owner to change
+        os.fchown(fd, uid, -1)
+
+
+def _set_rlimit(number: int, soft: int, hard: int, line: InitLine) -> None:
+    try:
+        resource.setrlimit(number, (soft, hard))
+    except (PermissionError, ValueError):  # Python's word for EPERM here
+        _, allowed = resource.getrlimit(number)
+        line.warning(f"resource limit {number}: cannot be raised to {hard}; it stays at {allowed}")
+        if allowed != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > allowed):
+            soft = allowed
+        resource.setrlimit(number, (soft, allowed))
+
+
+def report(line: InitLine, progress: Progress, err: BaseException) -> None:
+    """Tell why this process ends; formatted by the other side."""
+    number, text = 0, progress.text
+    if isinstance(err, OSError):
+        number = err.errno or 0
+        if progress.said:
+            text = f"{text}: {progress.said}" if text else progress.said
+        elif number == 0 or isinstance(err, OutsideRoot):
+            text = f"{text}: {err.strerror}"
+    else:
+        text = f"{text}: {err!r}"
+    with contextlib.suppress(OSError):
+        line.error(progress.step, number, text)

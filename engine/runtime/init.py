@@ -1,0 +1,203 @@
+"""What a container's first process does before it becomes the program.
+
+It starts as a fork of the runtime in new namespaces and never returns. It
+sees the host's files until pivot_root, and imports nothing from the first
+line on. Order: join namespaces, mounts, devices, masks, root, then `enter`.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from engine.kernel import loopback, process, system
+from engine.kernel import mount as mounts
+from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag, UmountFlag
+from engine.kernel.process import CloneFlag
+from engine.runtime import devices, enter, masks, seal
+from engine.runtime.handshake import InitLine
+from engine.runtime.model import Stdio
+from engine.runtime.options import MountOptions
+from engine.runtime.plan import ContainerPlan
+from engine.runtime.progress import Progress
+from engine.runtime.rootfs import MountStep, Rootfs, mount_root, new_filesystem
+
+_CGROUP_TYPES = frozenset({"cgroup", "cgroup2"})
+_FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What init needs to know of the host; read before the fork."""
+
+    own_executable: tuple[int, int]  # device and inode of this interpreter
+    cgroup_binds: dict[str, str]  # legacy: name below /sys/fs/cgroup -> the container's directory
+    cgroup_mount: str  # unified: where the host has it; "" on a legacy machine
+
+
+def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -> NoReturn:
+    """Be the first process of `plan`."""
+    guarded(
+        lambda line, progress: _become(plan, line, progress, around),
+        line_fd,
+        None,
+        None if plan.first.process.terminal else stdio,
+    )
+
+
+def guarded(
+    body: Callable[[InitLine, Progress], None], line_fd: int, keep_fd: int | None, stdio: Stdio | None
+) -> NoReturn:
+    """Seal this process, run `body`, which does not return, and report why it failed."""
+    progress = Progress()
+    try:
+        seal.seal()
+        os.umask(0)
+        enter.take_descriptors(line_fd, keep_fd, stdio)
+        line = InitLine(enter.LINE_FD)
+        try:
+            os.setsid()
+            body(line, progress)
+        except BaseException as err:  # noqa: BLE001 (a child of fork must not unwind into the parent's code)
+            enter.report(line, progress, err)
+    finally:
+        os._exit(_FAILED)
+
+
+def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Surroundings) -> None:
+    enter.score_oom(plan.first, line)
+    _join(plan, progress)
+    _name_host(plan, progress)
+    rootfs = _make_root(plan, line, progress, around)
+    terminal_fd = None
+    if plan.first.process.terminal:
+        progress.at("open a terminal")
+        master_fd, terminal_fd = devices.open_terminal(rootfs.fd)
+        devices.bind_console(rootfs, master_fd)
+        line.terminal(master_fd)
+        os.close(master_fd)
+    _set_sysctl(plan, progress)
+    masks.make_readonly(rootfs, plan.readonly_paths, progress)
+    masks.hide(rootfs, plan.masked_paths, progress)
+    progress.at("make the working directory", plan.first.process.cwd)
+    os.close(rootfs.make_directories(plan.first.process.cwd))
+    if plan.root_readonly:
+        progress.at("make the root read-only")
+        mounts.mount_setattr(rootfs.fd, "", MountAttr.RDONLY)
+    progress.at("change the root", plan.root_path)
+    _pivot(rootfs.fd)
+    if terminal_fd is not None:
+        enter.use_terminal(terminal_fd)
+    line.await_joined()
+    if plan.own_cgroup_namespace and around.cgroup_binds:
+        progress.at("leave the control group namespace")
+        process.unshare(CloneFlag.NEWCGROUP)
+    enter.run(plan.first, line, progress, around.own_executable)
+
+
+def _join(plan: ContainerPlan, progress: Progress) -> None:
+    for kind, path in plan.joined:
+        progress.at("join namespace", path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            process.setns(fd, kind)
+        finally:
+            os.close(fd)
+    if plan.own_network:
+        progress.at("bring up the loopback interface")
+        loopback.up()
+
+
+def _name_host(plan: ContainerPlan, progress: Progress) -> None:
+    progress.at("set the host name", plan.hostname)
+    if plan.hostname:
+        socket.sethostname(plan.hostname)
+    if plan.domainname:
+        system.setdomainname(plan.domainname)
+
+
+def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: Surroundings) -> Rootfs:
+    progress.at("set the propagation of mounts")
+    kind, recursive = plan.root_propagation
+    # Never shared with the host while the container is being made, whatever it is to be in the end.
+    early = kind if kind in (MountFlag.SLAVE, MountFlag.PRIVATE) else MountFlag.SLAVE
+    mounts.mount_setattr(AT_FDCWD, "/", propagation=early, recursive=True)
+    rootfs = Rootfs(mount_root(plan.root_path, plan.layers, progress), progress)
+    for step in plan.mounts:
+        if step.fstype in _CGROUP_TYPES:
+            _mount_cgroup(plan, rootfs, step, line, around)
+        else:
+            rootfs.mount(step)
+    if not any(step.destination == "/dev" and step.fstype == "bind" for step in plan.mounts):
+        devices.make_all(rootfs, plan.devices, progress)
+    if kind != early:
+        progress.at("set the propagation of the root")
+        mounts.mount_setattr(rootfs.fd, "", propagation=kind, recursive=recursive)
+    return rootfs
+
+
+def _mount_cgroup(
+    plan: ContainerPlan, rootfs: Rootfs, step: MountStep, line: InitLine, around: Surroundings
+) -> None:
+    progress = rootfs.progress
+    if around.cgroup_binds:
+        _mount_legacy(rootfs, step, progress, around)
+        return
+    if not plan.own_cgroup_namespace:
+        rootfs.mount(MountStep(step.destination, "bind", around.cgroup_mount, step.options))
+        return
+    # The namespace begins where this process is, so it must have arrived there.
+    line.await_joined()
+    progress.at("leave the control group namespace")
+    process.unshare(CloneFlag.NEWCGROUP)
+    rootfs.mount(MountStep(step.destination, "cgroup2", "cgroup", step.options))
+
+
+def _mount_legacy(rootfs: Rootfs, step: MountStep, progress: Progress, around: Surroundings) -> None:
+    """Show each hierarchy's directory of this container under its usual name."""
+    progress.at(f"mount {step.destination}")
+    flags = step.options.attr_set
+    base = MountStep(
+        step.destination,
+        "tmpfs",
+        "tmpfs",
+        MountOptions(attr_set=flags & ~MountAttr.RDONLY, data=(("mode", "755"),)),
+    )
+    tree_fd = new_filesystem(base, progress)
+    try:
+        rootfs.attach(tree_fd, base)
+        for name, directory in around.cgroup_binds.items():
+            options = MountOptions(attr_set=flags, bind=True)
+            rootfs.mount(MountStep(f"{step.destination}/{name}", "bind", directory, options))
+        if flags & MountAttr.RDONLY:
+            mounts.mount_setattr(tree_fd, "", MountAttr.RDONLY)
+    finally:
+        os.close(tree_fd)
+
+
+def _set_sysctl(plan: ContainerPlan, progress: Progress) -> None:
+    """Write through the host's /proc: what is there is of the writer's namespaces."""
+    for name, value in plan.sysctl.items():
+        progress.at("set sysctl", name)
+        fd = os.open(f"/proc/sys/{name}", os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.write(fd, os.fsencode(value))
+        finally:
+            os.close(fd)
+
+
+def _pivot(root_fd: int) -> None:
+    """Make `root_fd` the root and let go of the old one, which pivot_root stacks on top of it."""
+    old_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchdir(root_fd)
+        mounts.pivot_root(".", ".")
+        os.fchdir(old_fd)
+    finally:
+        os.close(old_fd)
+    # Unmounting must not reach the host, whatever the propagation is.
+    mounts.mount_setattr(AT_FDCWD, ".", propagation=MountFlag.SLAVE, recursive=True)
+    mounts.umount2(".", UmountFlag.DETACH)
+    os.close(root_fd)
+    os.chdir("/")

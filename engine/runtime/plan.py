@@ -1,0 +1,211 @@
+"""Everything about a container that can be decided before there is a process; pure.
+
+`plan_container` and `plan_process` refuse what cannot be carried out, so that
+the sealed process has only system calls left to make.
+
+Source: OCI runtime-spec 1.2.0, config.md and config-linux.md.
+"""
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.base.errors import InvalidArgument, NotSupported
+from engine.kernel.mount import MountFlag
+from engine.kernel.process import CloneFlag
+from engine.runtime import identity, seccomp
+from engine.runtime.identity import CapabilityMasks
+from engine.runtime.options import propagation_of
+from engine.runtime.program import parse_environment
+from engine.runtime.rootfs import MountStep, clean, plan
+from engine.spec.runtime import Device, Mount, NamespaceType, Process, Rlimit, Spec
+
+_FLAGS = {
+    NamespaceType.PID: CloneFlag.NEWPID,
+    NamespaceType.NETWORK: CloneFlag.NEWNET,
+    NamespaceType.MOUNT: CloneFlag.NEWNS,
+    NamespaceType.IPC: CloneFlag.NEWIPC,
+    NamespaceType.UTS: CloneFlag.NEWUTS,
+    NamespaceType.CGROUP: CloneFlag.NEWCGROUP,
+}
+_DEVICE_TYPES = frozenset("cbup")
+_OOM_SCORE_MAX = 1000
+_INFINITY = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """How one process is confined and what it executes."""
+
+    process: Process
+    masks: CapabilityMasks
+    environment: Mapping[str, str]
+    rlimits: tuple[tuple[int, int, int], ...]  # (resource, soft, hard)
+    filter: bytes | None
+    filter_flags: int
+    last_capability: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """How a container is made; its process is `first`."""
+
+    container_id: str
+    first: ProcessPlan
+    new_namespaces: CloneFlag  # made by clone3; a new control group namespace is made later, by init
+    joined: tuple[tuple[CloneFlag, str], ...]  # by init, in this order
+    pid_namespace: str  # joined by the parent, as the kernel demands; "" for none
+    own_cgroup_namespace: bool
+    own_network: bool  # new and empty: its loopback is down
+    root_path: str
+    root_readonly: bool
+    layers: tuple[Mount, ...]
+    root_propagation: tuple[MountFlag, bool]
+    mounts: tuple[MountStep, ...]
+    devices: tuple[Device, ...]
+    masked_paths: tuple[str, ...]
+    readonly_paths: tuple[str, ...]
+    sysctl: Mapping[str, str]
+    hostname: str
+    domainname: str
+
+
+def plan_container(
+    spec: Spec, bundle: Path, container_id: str, *, layers: Sequence[Mount], last_capability: int
+) -> ContainerPlan:
+    """Return the plan for `spec`.
+
+    Raises:
+        InvalidArgument: the spec contradicts itself or names what does not exist.
+        NotSupported: it asks for what this runtime does not do.
+    """
+    _refuse(spec)
+    assert spec.process is not None  # noqa: S101 (refused above)
+    assert spec.root is not None  # noqa: S101 (refused above)
+    new, joined, pid_namespace = _namespaces(spec)
+    if not new & CloneFlag.NEWNS:
+        raise NotSupported("a container without a mount namespace of its own is not supported")
+    if spec.hostname and not new & CloneFlag.NEWUTS:
+        raise InvalidArgument("a hostname needs a new uts namespace")
+    _check_devices(spec.linux.devices)
+    return ContainerPlan(
+        container_id=container_id,
+        first=plan_process(spec, spec.process, last_capability=last_capability),
+        new_namespaces=new & ~CloneFlag.NEWCGROUP,
+        joined=joined,
+        pid_namespace=pid_namespace,
+        own_cgroup_namespace=bool(new & CloneFlag.NEWCGROUP),
+        own_network=bool(new & CloneFlag.NEWNET),
+        root_path=str(bundle / spec.root.path),
+        root_readonly=spec.root.readonly,
+        layers=tuple(layers),
+        root_propagation=propagation_of(spec.linux.rootfs_propagation or "rslave"),
+        mounts=plan(spec.mounts),
+        devices=spec.linux.devices,
+        masked_paths=tuple(clean(path) for path in spec.linux.masked_paths),
+        readonly_paths=tuple(clean(path) for path in spec.linux.readonly_paths),
+        sysctl={_sysctl_file(key): value for key, value in spec.linux.sysctl.items()},
+        hostname=spec.hostname,
+        domainname=spec.domainname,
+    )
+
+
+def plan_process(spec: Spec, process: Process, *, last_capability: int) -> ProcessPlan:
+    """Return the plan for `process` under the filter of `spec`.
+
+    Raises:
+        InvalidArgument, NotSupported: as `plan_container`.
+    """
+    if not process.args:
+        raise InvalidArgument("process.args is empty")
+    if not process.cwd.startswith("/"):
+        raise InvalidArgument(f"process.cwd is not absolute: {process.cwd!r}")
+    if any("\0" in word for word in (*process.args, *process.env)):
+        raise InvalidArgument("process.args and process.env may not contain NUL")
+    if process.apparmor_profile or process.selinux_label:
+        raise NotSupported("AppArmor profiles and SELinux labels are not supported")
+    score = process.oom_score_adj
+    if score is not None and abs(score) > _OOM_SCORE_MAX:
+        raise InvalidArgument(f"process.oomScoreAdj out of range: {score}")
+    identity.check_ids(process)
+    profile = spec.linux.seccomp
+    return ProcessPlan(
+        process=process,
+        masks=identity.masks(process.capabilities, last=last_capability),
+        environment=parse_environment(process.env),
+        rlimits=tuple(_rlimit(limit) for limit in process.rlimits),
+        filter=seccomp.compile_profile(profile) if profile else None,
+        filter_flags=seccomp.flags_of(profile) if profile else 0,
+        last_capability=last_capability,
+    )
+
+
+def _refuse(spec: Spec) -> None:
+    if spec.process is None:
+        raise InvalidArgument("config.json has no process")
+    if spec.root is None:
+        raise InvalidArgument("config.json has no root")
+    if not spec.oci_version.startswith("1."):
+        raise NotSupported(f"OCI version {spec.oci_version!r} is not supported: this runtime knows 1.x")
+    linux = spec.linux
+    for asked, what in (
+        (spec.hooks and any(getattr(spec.hooks, name) for name in spec.hooks.__struct_fields__), "hooks"),
+        (linux.uid_mappings or linux.gid_mappings, "user namespaces"),
+        (linux.intel_rdt, "intelRdt"),
+        (linux.personality, "personality"),
+        (linux.mount_label, "mountLabel"),
+    ):
+        if asked:
+            raise NotSupported(f"{what}: not supported by this runtime")
+
+
+def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...], str]:
+    new, joined, pid_namespace = CloneFlag.NONE, [], ""
+    seen: set[NamespaceType] = set()
+    for space in spec.linux.namespaces:
+        if space.type in seen:
+            raise InvalidArgument(f"namespace {space.type} is listed twice")
+        seen.add(space.type)
+        flag = _FLAGS.get(space.type)
+        if flag is None:
+            raise NotSupported(f"{space.type} namespaces are not supported")
+        if not space.path:
+            new |= flag
+        elif space.type is NamespaceType.PID:
+            pid_namespace = space.path
+        elif space.type is NamespaceType.MOUNT:
+            raise NotSupported("joining a mount namespace is not supported")
+        else:
+            joined.append((flag, space.path))
+    return new, tuple(joined), pid_namespace
+
+
+def _check_devices(devices: Sequence[Device]) -> None:
+    for device in devices:
+        clean(device.path)
+        if device.type not in _DEVICE_TYPES:
+            raise InvalidArgument(f"device {device.path}: unknown type {device.type!r}")
+
+
+def _rlimit(limit: Rlimit) -> tuple[int, int, int]:
+    number = getattr(resource, limit.type, None) if limit.type.startswith("RLIMIT_") else None
+    if not isinstance(number, int):
+        raise InvalidArgument(f"unknown resource limit: {limit.type!r}")
+    if not (0 <= limit.soft <= _INFINITY and 0 <= limit.hard <= _INFINITY):
+        raise InvalidArgument(f"{limit.type}: out of range")
+    if limit.soft > limit.hard:
+        raise InvalidArgument(f"{limit.type}: the soft limit is above the hard one")
+    return number, _infinite(limit.soft), _infinite(limit.hard)
+
+
+def _infinite(value: int) -> int:
+    return resource.RLIM_INFINITY if value == _INFINITY else value
+
+
+def _sysctl_file(key: str) -> str:
+    """Return the file of a sysctl below /proc/sys; dots and slashes are swapped when the key has slashes."""
+    names = key.split("/") if "/" in key else key.split(".")
+    if not all(names) or any(name in (".", "..") or "\0" in name for name in names):
+        raise InvalidArgument(f"invalid sysctl: {key!r}")
+    return "/".join(names)

@@ -1,0 +1,217 @@
+"""Compile a seccomp profile to classic BPF; pure.
+
+The program is a binary search over ranges of system call numbers, so the
+deepest call costs eight comparisons, where a list of rules would cost
+hundreds. A call with conditions on its arguments ends in a chain of them.
+Only the machine's own architecture is let in: a call of another ABI (32-bit,
+x32) gets ENOSYS.
+
+Source: OCI runtime-spec 1.2.0, config-linux.md, "Seccomp"; seccomp(2).
+"""
+
+import errno
+import functools
+import struct
+from itertools import pairwise
+
+from engine.base.errors import InvalidArgument, NotSupported
+from engine.kernel import seccomp as kernel
+from engine.kernel.syscalls import MACHINE, numbers
+from engine.spec.runtime import Seccomp, SeccompArg, SeccompRule
+
+_LD = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_AND = 0x54
+_JA = 0x05
+_JEQ = 0x15
+_JGT = 0x25
+_JGE = 0x35
+_RET = 0x06
+_NUMBER_AT, _ARCH_AT, _ARGS_AT = 0, 4, 16
+_LOW = 0xFFFFFFFF
+_X32_BIT = 0x40000000
+_JUMP_MAX = 255
+_ARGS = 6
+_ERRNO_MAX = 4095
+
+_ACTIONS = {
+    "SCMP_ACT_ALLOW": kernel.RET_ALLOW,
+    "SCMP_ACT_LOG": kernel.RET_LOG,
+    "SCMP_ACT_TRAP": kernel.RET_TRAP,
+    "SCMP_ACT_KILL": kernel.RET_KILL_THREAD,
+    "SCMP_ACT_KILL_THREAD": kernel.RET_KILL_THREAD,
+    "SCMP_ACT_KILL_PROCESS": kernel.RET_KILL_PROCESS,
+}
+_WITH_NUMBER = {"SCMP_ACT_ERRNO": kernel.RET_ERRNO, "SCMP_ACT_TRACE": kernel.RET_TRACE}
+_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # one thread, nothing to synchronise
+    "SECCOMP_FILTER_FLAG_LOG": kernel.FLAG_LOG,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": kernel.FLAG_SPEC_ALLOW,
+}
+_NATIVE_ARCHITECTURE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+
+Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
+_Draft = tuple[int, int | str, int | str, int]  # jumps may be "pass" and "fail", of one condition
+
+
+@functools.lru_cache(maxsize=8)
+def compile_profile(profile: Seccomp, machine: str = MACHINE) -> bytes:
+    """Return the program for `profile`; the same profile is compiled once a process.
+
+    Names that no table knows are left out, as libseccomp's users do: they are
+    of newer kernels, and get the default action.
+
+    Raises:
+        InvalidArgument: an action, operator, errno or argument index does not exist.
+        NotSupported: it wants a listener, or leaves out this machine's architecture.
+    """
+    own = _NATIVE_ARCHITECTURE.get(machine)
+    if own is None:
+        raise NotSupported(f"seccomp: no system call table for {machine}")
+    if profile.architectures and own not in profile.architectures:
+        raise NotSupported(f"seccomp: the profile does not cover {own}")
+    default = _action(profile.default_action, profile.default_errno_ret)
+    body = _search(_segments(_chains(profile, numbers(machine), default), default, machine))
+    foreign = kernel.RET_ERRNO | errno.ENOSYS
+    program = [
+        (_LD, 0, 0, _ARCH_AT),
+        (_JEQ, 1, 0, kernel.AUDIT_ARCH[machine]),
+        (_RET, 0, 0, foreign),
+        (_LD, 0, 0, _NUMBER_AT),
+        *body,
+    ]
+    if len(program) > kernel.MAX_INSTRUCTIONS:
+        raise InvalidArgument(f"seccomp: profile of {len(program)} instructions, the kernel takes 4096")
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def flags_of(profile: Seccomp) -> int:
+    """Return the flags for seccomp(2).
+
+    Raises:
+        NotSupported: one that this runtime does not know, or a listener.
+    """
+    flags = 0
+    for name in profile.flags:
+        if name not in _FLAGS:
+            raise NotSupported(f"seccomp flag {name} is not supported")
+        flags |= _FLAGS[name]
+    if profile.listener_path:
+        raise NotSupported("seccomp: listenerPath is not supported")
+    return flags
+
+
+def _action(name: str, errno_ret: int | None) -> int:
+    if name in _ACTIONS:
+        return _ACTIONS[name]
+    if name not in _WITH_NUMBER:
+        raise InvalidArgument(f"seccomp: unknown action {name!r}")
+    number = errno.EPERM if errno_ret is None else errno_ret
+    if not 0 <= number <= _ERRNO_MAX:
+        raise InvalidArgument(f"seccomp: errno {number} is out of range")
+    return _WITH_NUMBER[name] | number
+
+
+def _chains(
+    profile: Seccomp, table: dict[str, int], default: int
+) -> dict[int, int | tuple[Instruction, ...]]:
+    """Return for each system call number its action, or the code that decides by arguments."""
+    plain: dict[int, int] = {}
+    conditional: dict[int, list[SeccompRule]] = {}
+    for rule in profile.syscalls:
+        action = _action(rule.action, rule.errno_ret)
+        for name in rule.names:
+            number = table.get(name)
+            if number is None:
+                continue
+            if rule.args:
+                conditional.setdefault(number, []).append(rule)
+            else:
+                plain.setdefault(number, action)
+    result: dict[int, int | tuple[Instruction, ...]] = dict(plain)
+    for number, rules in conditional.items():
+        code = [instruction for rule in rules for instruction in _rule(rule)]
+        result[number] = (*code, (_RET, 0, 0, plain.get(number, default)))
+    return result
+
+
+def _rule(rule: SeccompRule) -> list[Instruction]:
+    """Return code that returns the rule's action when all conditions hold, and runs on when not."""
+    drafts = [_condition(argument) for argument in rule.args]
+    size = sum(map(len, drafts)) + 1
+    code: list[Instruction] = []
+    for draft in drafts:
+        end = len(code) + len(draft)
+        for op, if_true, if_false, constant in draft:
+            after = len(code) + 1
+            targets = {"pass": end - after, "fail": size - after}
+            jumps = [targets[jump] if isinstance(jump, str) else jump for jump in (if_true, if_false)]
+            code.append((op, jumps[0], jumps[1], constant))
+    return [*code, (_RET, 0, 0, _action(rule.action, rule.errno_ret))]
+
+
+def _condition(argument: SeccompArg) -> list[_Draft]:
+    """Return the code of one comparison of a 64-bit argument, low word first in memory."""
+    if not 0 <= argument.index < _ARGS:
+        raise InvalidArgument(f"seccomp: there is no argument {argument.index}")
+    value, other = argument.value & (1 << 64) - 1, argument.value_two & (1 << 64) - 1
+    low_at = _ARGS_AT + 8 * argument.index
+    load_low: _Draft = (_LD, 0, 0, low_at)
+    load_high: _Draft = (_LD, 0, 0, low_at + 4)
+    high, low = value >> 32, value & _LOW
+    if argument.op == "SCMP_CMP_MASKED_EQ":
+        return [
+            load_high,
+            (_AND, 0, 0, high),
+            (_JEQ, 0, "fail", other >> 32 & high),
+            load_low,
+            (_AND, 0, 0, low),
+            (_JEQ, "pass", "fail", other & low),
+        ]
+    equal: list[_Draft] = [load_high, (_JEQ, 0, "fail", high), load_low, (_JEQ, "pass", "fail", low)]
+    if argument.op == "SCMP_CMP_EQ":
+        return equal
+    if argument.op == "SCMP_CMP_NE":
+        return _negated(equal)
+    if argument.op not in ("SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LT", "SCMP_CMP_LE"):
+        raise InvalidArgument(f"seccomp: unknown comparison {argument.op!r}")
+    last = _JGE if argument.op in ("SCMP_CMP_GE", "SCMP_CMP_LT") else _JGT
+    above: list[_Draft] = [
+        load_high,
+        (_JGT, "pass", 0, high),
+        (_JEQ, 0, "fail", high),
+        load_low,
+        (last, "pass", "fail", low),
+    ]
+    return above if argument.op in ("SCMP_CMP_GE", "SCMP_CMP_GT") else _negated(above)
+
+
+def _negated(code: list[_Draft]) -> list[_Draft]:
+    swapped: dict[int | str, int | str] = {"pass": "fail", "fail": "pass"}
+    return [(op, swapped.get(yes, yes), swapped.get(no, no), k) for op, yes, no, k in code]
+
+
+def _segments(
+    chains: dict[int, int | tuple[Instruction, ...]], default: int, machine: str
+) -> list[tuple[int, tuple[Instruction, ...]]]:
+    """Return (first number, code) of each range of numbers that are treated alike, in order."""
+    leaves: dict[int, int | tuple[Instruction, ...]] = {0: default}
+    for number in sorted(chains):
+        leaves[number] = chains[number]
+        if number + 1 not in chains:
+            leaves[number + 1] = default
+    if machine == "x86_64":
+        leaves[_X32_BIT] = kernel.RET_ERRNO | errno.ENOSYS
+    ordered = sorted(leaves.items())
+    merged = [ordered[0], *(this for last, this in pairwise(ordered) if this[1] != last[1])]
+    return [(first, ((_RET, 0, 0, leaf),) if isinstance(leaf, int) else leaf) for first, leaf in merged]
+
+
+def _search(segments: list[tuple[int, tuple[Instruction, ...]]]) -> list[Instruction]:
+    if len(segments) == 1:
+        return list(segments[0][1])
+    middle = len(segments) // 2
+    below, from_here = _search(segments[:middle]), _search(segments[middle:])
+    first = segments[middle][0]
+    if len(below) <= _JUMP_MAX:
+        return [(_JGE, len(below), 0, first), *below, *from_here]
+    return [(_JGE, 0, 1, first), (_JA, 0, 0, len(below)), *below, *from_here]
