@@ -12,6 +12,7 @@ blobs and layers that no image names; the next start removes those.
 
 import contextlib
 import hashlib
+import itertools
 import os
 import secrets
 from collections.abc import Callable
@@ -46,14 +47,17 @@ class Intake:
         self._path = root.tmp / f"{TMP_PREFIX}{secrets.token_hex(8)}"
         self._blobs: dict[str, Path] = {}
         self._layers: dict[str, Path] = {}
-        self._count = 0
+        self._numbers = itertools.count(1)
         for directory in (self._path, self._path / "blobs", self._path / "layers"):
             directory.mkdir(mode=_DIR_MODE, parents=True)
 
+    def new_path(self) -> Path:
+        """Return a path for a file that does not exist yet; safe from several threads."""
+        return self._path / "blobs" / str(next(self._numbers))
+
     def new_blob(self) -> BlobWriter:
         """Return a writer for a blob; give its digest and path to `add_blob` if it is wanted."""
-        self._count += 1
-        return BlobWriter(self._path / "blobs" / str(self._count))
+        return BlobWriter(self.new_path())
 
     def add_blob(self, digest: str, path: Path) -> None:
         """Stage the file `path`, which was checked to have `digest`."""

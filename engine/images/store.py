@@ -43,8 +43,7 @@ _MIGRATIONS = (
         image_id TEXT NOT NULL REFERENCES image (id) ON DELETE CASCADE,
         updated_ns INTEGER NOT NULL
     ) STRICT;
-    CREATE TABLE image_preload (archive TEXT PRIMARY KEY) STRICT;
-    CREATE TABLE image_store (id TEXT PRIMARY KEY) STRICT
+    CREATE TABLE image_preload (archive TEXT PRIMARY KEY) STRICT
     """,
 )
 
@@ -84,7 +83,6 @@ class ImageStore:
         self._preloaded: set[str] = set()
         self._broken: set[str] = set()
         self._images: dict[str, Image] = {}
-        self.store_id = ""
 
     def open(self) -> None:
         """Make the tables and read everything; an image with a damaged blob is left out, and logged."""
@@ -98,7 +96,6 @@ class ImageStore:
         for name, image_id, updated_ns in self._database.read("SELECT * FROM image_reference"):
             self._references[name] = (reference.parse(name), image_id, updated_ns)
         self._preloaded = {row[0] for row in self._database.read("SELECT archive FROM image_preload")}
-        self.store_id = next((row[0] for row in self._database.read("SELECT id FROM image_store")), "")
 
     def read_record(self, image_id: str, manifest_digest: str, size_bytes: int, added_ns: int) -> Record:
         """Return an image from its blobs.
@@ -266,18 +263,6 @@ class ImageStore:
             connection.execute("INSERT OR IGNORE INTO image_preload VALUES (?)", (archive,))
 
         await self._commit(work, lambda: self._preloaded.add(archive))
-
-    async def name_store(self, store_id: str) -> None:
-        """Give this database the identity that the content on disk carries."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM image_store")
-            connection.execute("INSERT INTO image_store VALUES (?)", (store_id,))
-
-        def mirror() -> None:
-            self.store_id = store_id
-
-        await self._commit(work, mirror)
 
     async def _commit(self, work: Callable[[sqlite3.Connection], None], mirror: Callable[[], None]) -> None:
         async def whole() -> None:
