@@ -131,7 +131,7 @@ def _check_network(host: HostConfig, networking: NetworkingConfig) -> None:
     if mode not in _NETWORK_MODES and not mode.startswith("container:"):
         raise NotSupported(f"network {mode!r}: user-defined networks are not supported yet")
     if mode in {"host", "none"} or mode.startswith("container:"):
-        if host.publish_all_ports or host.port_bindings and mode.startswith("container:"):
+        if host.publish_all_ports or (host.port_bindings and mode.startswith("container:")):
             raise InvalidArgument("conflicting options: port publishing and the container type network mode")
     for name, endpoint in networking.endpoints_config.items():
         if name not in _NETWORK_MODES and name != mode:

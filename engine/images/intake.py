@@ -141,6 +141,8 @@ class Intake:
                 os.rename(path, target)
         for parent in parents:
             fsync_dir(parent)
+        self._blobs.clear()  # from now on they are where everybody looks
+        self._layers.clear()
 
     def discard(self) -> None:
         """Remove what was staged and not published."""
