@@ -13,6 +13,7 @@ never left half-changed by a lost client.
 """
 
 import asyncio
+import contextlib
 import enum
 import logging
 import os
@@ -271,17 +272,12 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"0\r\n\r\n")
 
     async def _hijack(self, head: Head, answer: Hijack) -> None:
-        """Send the head, take the socket out of the event loop, and give it away."""
+        """Take the socket out of the event loop and give it away, with the head that its client waits for.
+
+        The new owner writes the head: whoever reads it may rely on being attached.
+        """
         self._state = _State.GONE
         self._pause("hijack")
-        if head.upgrade:
-            switch = (
-                f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {answer.content_type}\r\n"
-                "Connection: Upgrade\r\nUpgrade: tcp\r\n"
-            )
-            self._transport.write(switch.encode() + self._common_headers + b"\r\n")
-        else:
-            self._transport.write(f"HTTP/1.1 200 OK\r\nContent-Type: {answer.content_type}\r\n\r\n".encode())
         async with asyncio.timeout(HIJACK_FLUSH_TIMEOUT_S):
             await self._writable.wait()
         raw = self._transport.get_extra_info("socket")
@@ -291,7 +287,24 @@ class Connection(asyncio.Protocol):
         prefix = bytes(self._buffer)
         self._buffer.clear()
         self._transport.abort()  # closes this descriptor only; the duplicate keeps the connection
-        await answer.take(client, prefix)
+        try:
+            await answer.take(client, prefix, self._switching_head(head, answer))
+        except EngineError as err:  # nothing has been written yet
+            refusal = error_response(err)
+            data = self._encode_head(refusal.status, refusal, close=True) + refusal.body
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(client, data)
+        finally:
+            client.close()
+
+    def _switching_head(self, head: Head, answer: Hijack) -> bytes:
+        if not head.upgrade:
+            return f"HTTP/1.1 200 OK\r\nContent-Type: {answer.content_type}\r\n\r\n".encode()
+        switch = (
+            f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {answer.content_type}\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+        )
+        return switch.encode() + self._common_headers + b"\r\n"
 
     def _encode_head(self, status: int, answer: Response, *, close: bool) -> bytes:
         lines = [f"HTTP/1.1 {int(status)} {_reason(status)}\r\n"]

@@ -235,11 +235,12 @@ class Stream:
 class Hijack:
     """The connection itself.
 
-    `take` gets the client's socket (and owns it from then on) and the bytes
-    that were read ahead of it, after the answer's head has been sent.
+    `take` gets the client's socket (non-blocking, and closed after the call:
+    who wants to keep it passes a copy on), the bytes that were read ahead of
+    it, and the answer's head, which it sends. It may raise before that.
     """
 
-    take: Callable[[socket.socket, bytes], Awaitable[None]]
+    take: Callable[[socket.socket, bytes, bytes], Awaitable[None]]
     content_type: str = RAW_STREAM
 
 

@@ -14,7 +14,7 @@ from engine.containers import mounts, restart, spec
 from engine.containers.model import Definition, MountPoint, now_ns, words
 from engine.images.model import Image
 from engine.networks.model import PortMapping
-from engine.spec.docker import ContainerConfig, CreateRequest, HostConfig, NetworkingConfig
+from engine.spec.docker import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, NetworkingConfig
 
 _CONFIG_FIELDS = ContainerConfig.__struct_fields__
 _NETWORK_MODES = frozenset(("", "default", "bridge", "host", "none"))
@@ -128,27 +128,30 @@ def _check_config(request: CreateRequest) -> None:
 
 def _check_network(host: HostConfig, networking: NetworkingConfig) -> None:
     mode = host.network_mode
-    if mode not in _NETWORK_MODES and not mode.startswith("container:"):
+    joins = mode.startswith("container:")
+    if mode not in _NETWORK_MODES and not joins:
         raise NotSupported(f"network {mode!r}: user-defined networks are not supported yet")
-    if mode in {"host", "none"} or mode.startswith("container:"):
-        if host.publish_all_ports or (host.port_bindings and mode.startswith("container:")):
-            raise InvalidArgument("conflicting options: port publishing and the container type network mode")
+    if joins and (host.publish_all_ports or host.port_bindings):
+        raise InvalidArgument("conflicting options: port publishing and the container type network mode")
     for name, endpoint in networking.endpoints_config.items():
         if name not in _NETWORK_MODES and name != mode:
             raise NotSupported(f"network {name!r}: user-defined networks are not supported yet")
-        if endpoint is None:
-            continue
-        if endpoint.links:
-            raise NotSupported("links are not supported by this engine", hint="leave them out")
-        if endpoint.aliases and mode in _NETWORK_MODES:
-            raise InvalidArgument(
-                "network-scoped alias is supported only for containers in user defined networks"
-            )
-        if endpoint.driver_opts:
-            raise NotSupported("network driver options are not supported by this engine")
-        ipam = endpoint.ipam_config
-        if ipam is not None and (ipam.ipv4_address or ipam.ipv6_address or ipam.link_local_ips):
-            raise InvalidArgument("user specified IP address is supported on user defined networks only")
+        if endpoint is not None:
+            _check_endpoint(endpoint)
+
+
+def _check_endpoint(endpoint: EndpointSettings) -> None:
+    if endpoint.links:
+        raise NotSupported("links are not supported by this engine", hint="leave them out")
+    if endpoint.aliases:
+        raise InvalidArgument(
+            "network-scoped alias is supported only for containers in user defined networks"
+        )
+    if endpoint.driver_opts:
+        raise NotSupported("network driver options are not supported by this engine")
+    ipam = endpoint.ipam_config
+    if ipam is not None and (ipam.ipv4_address or ipam.ipv6_address or ipam.link_local_ips):
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
 
 
 def log_options(host: HostConfig) -> tuple[str, int, int]:
@@ -263,7 +266,10 @@ async def make_volumes(
     create: Callable[[str | None], Awaitable[str]],
     populate: Callable[[str, tuple[Path, ...], str], Awaitable[object]],
 ) -> Definition:
-    """Make the volumes that the container names, fill the empty ones from the image; return their names in it.
+    """Make the volumes that a container names, and fill the empty ones from its image.
+
+    Returns:
+        The definition with the names of the volumes.
 
     Args:
         definition: as `define` made it.

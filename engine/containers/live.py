@@ -21,7 +21,7 @@ class Ended:
 
 @dataclass(slots=True)
 class Attachment:
-    """A client's hijacked socket that waits for the container to start."""
+    """A client's hijacked socket that waits for the container to start; owns it."""
 
     client: socket.socket
     prefix: bytes

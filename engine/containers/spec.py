@@ -311,7 +311,7 @@ def _linux(definition: Definition, launch: Launch) -> Linux:
             )
             for device in launch.devices
         ),
-        cgroups_path=_cgroups_path(definition),
+        cgroups_path=cgroup_path(definition),
         resources=_resources(host, launch),
         sysctl=_sysctls(host, own_network=_has_own_network(host)),
         seccomp=default_profile(held, launch.machine) if confined else None,
@@ -320,7 +320,8 @@ def _linux(definition: Definition, launch: Launch) -> Linux:
     )
 
 
-def _cgroups_path(definition: Definition) -> str:
+def cgroup_path(definition: Definition) -> str:
+    """Return the container's control group, below the root of every hierarchy."""
     parent = definition.host.cgroup_parent.strip("/")
     return f"{'/' + parent if parent else CGROUP_PARENT}/{definition.id}"
 

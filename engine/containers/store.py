@@ -40,8 +40,8 @@ class ContainerStore:
         self._root = root
         self._database = database
 
-    def open(self, *, rebuild: bool = False) -> list[tuple[str, Definition | None, State]]:
-        """Return name, definition and state of each container; blocking.
+    def open(self, *, rebuild: bool = False) -> list[tuple[str, str, Definition | None, State]]:
+        """Return id, name, definition and state of each container, oldest first; blocking.
 
         A definition that cannot be read is None: such a container is dead.
         With `rebuild` (the database was lost) rows are made again from the
@@ -60,16 +60,22 @@ class ContainerStore:
             else:
                 log.info("removing leftover directory of container %s", entry)
                 shutil.rmtree(self._root.containers / entry, ignore_errors=True)
-        return [self._load(*row) for row in rows.values()]
+        loaded = [self._load(*row) for row in rows.values()]
+        return sorted(loaded, key=lambda item: item[2].created_ns if item[2] else 0)
 
-    def _load(self, container_id: str, name: str, state: str) -> tuple[str, Definition | None, State]:
+    def _load(self, container_id: str, name: str, state: str) -> tuple[str, str, Definition | None, State]:
         definition: Definition | None
         try:
             definition = jsonio.read(self._root.container(container_id).config, Definition)
         except (OSError, EngineError) as err:
             log.error("container %s: %s", container_id, err)  # noqa: TRY400 (the reason is the message)
             definition = None
-        return name, definition, jsonio.decode(state, State, noun=f"state of container {container_id}")
+        return (
+            container_id,
+            name,
+            definition,
+            jsonio.decode(state, State, noun=f"state of container {container_id}"),
+        )
 
     def _adopt(self, container_id: str) -> tuple[str, str, str] | None:
         try:
