@@ -3,7 +3,7 @@
 For the event loop only; nothing here waits.
 """
 
-import asyncio
+import asyncio  # noqa: TC003 (dataclass fields)
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ class Core:
     names: dict[str, str] = field(default_factory=dict)  # name -> id
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     closing: bool = False
+    rebuild: bool = False  # the database was lost: rows are made again from the directories
 
     def find(self, name: str) -> Container:
         """Return the container with this id, name, or start of an id.

@@ -53,6 +53,11 @@ class EventBus:
         self._history: deque[Happening] = deque(maxlen=_HISTORY_MAX)
         self._listeners: set[asyncio.Queue[Happening | None]] = set()
 
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return len(self._listeners)
+
     def publish(self, kind: str, action: str, identifier: str, attributes: Mapping[str, str]) -> None:
         """Tell what happened just now."""
         event = Happening(kind, action, identifier, dict(attributes), now_ns())

@@ -25,7 +25,9 @@ _LOST = 255
 
 async def recover(core: Core, lifecycle: Lifecycle) -> None:
     """Take over every container; then restart by policy and finish removals."""
-    for container_id, name, definition, state in await asyncio.to_thread(core.store.open):
+    for container_id, name, definition, state in await asyncio.to_thread(
+        core.store.open, rebuild=core.rebuild
+    ):
         core.add(_container(container_id, name, definition, state))
     known = {name for name in core.shims.bundles() if name in core.containers}
     for container_id in core.shims.bundles():

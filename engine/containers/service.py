@@ -89,10 +89,12 @@ class ContainerService:
         events: EventBus,
         *,
         mode: Mode = Mode.STRICT,
+        rebuild: bool = False,
     ) -> None:
         self._core = Core(
             root, run, ContainerStore(root, database), images, snapshotter, networks, volumes, shims, events
         )
+        self._core.rebuild = rebuild
         launcher = Launcher(self._core, mode, os.uname().machine)
         self._lifecycle = Lifecycle(self._core, launcher)
         self._execs = Execs(self._core, launcher)

@@ -16,53 +16,46 @@ from engine.networks.model import Endpoint, PortBinding, Sandbox
 
 _MINUTE, _HOUR, _DAY, _WEEK = 60, 3600, 86400, 604800
 _MONTH, _YEAR = 30 * _DAY, 365 * _DAY
+_WORDS = (  # below how many seconds, of what unit, in which words
+    (1, 0, "Less than a second"),
+    (2, 0, "1 second"),
+    (_MINUTE, 1, "seconds"),
+    (2 * _MINUTE, 0, "About a minute"),
+    (_HOUR, _MINUTE, "minutes"),
+    (_HOUR + _HOUR // 2, 0, "About an hour"),
+    (48 * _HOUR, _HOUR, "hours"),
+    (2 * _WEEK, _DAY, "days"),
+    (2 * _MONTH, _WEEK, "weeks"),
+    (2 * _YEAR, _MONTH, "months"),
+)
+_STATUS_TEXTS = {
+    Status.CREATED: "Created",
+    Status.RUNNING: "Up {start}",
+    Status.PAUSED: "Up {start} (Paused)",
+    Status.RESTARTING: "Restarting ({code}) {end} ago",
+    Status.EXITED: "Exited ({code}) {end} ago",
+    Status.REMOVING: "Removal In Progress",
+    Status.DEAD: "Dead",
+}
 _NO_SANDBOX = Sandbox(container_id="", mode="", netns_path=None)
 
 
 def ago(seconds: float) -> str:
     """Return a duration as docker words it: `Less than a second`, `About a minute`, `3 hours`."""
     whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole < _MINUTE:
-        return "1 second" if whole == 1 else f"{whole} seconds"
-    if whole < 2 * _MINUTE:
-        return "About a minute"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} minutes"
-    hours = round(whole / _HOUR)
-    if hours <= 1:
-        return "About an hour"
-    for limit, unit, noun in (
-        (48 * _HOUR, _HOUR, "hours"),
-        (2 * _WEEK, _DAY, "days"),
-        (2 * _MONTH, _WEEK, "weeks"),
-        (2 * _YEAR, _MONTH, "months"),
-    ):
+    for limit, unit, words_ in _WORDS:
         if whole < limit:
-            return f"{whole // unit} {noun}"
+            return f"{whole // unit} {words_}" if unit else words_
     return f"{whole // _YEAR} years"
 
 
 def status_text(state: State, now_ns: int) -> str:
     """Return the `Status` column of docker ps."""
-    since_start = ago((now_ns - state.started_ns) / 1e9)
-    since_end = ago((now_ns - state.finished_ns) / 1e9)
-    match state.status:
-        case Status.RUNNING:
-            return f"Up {since_start}"
-        case Status.PAUSED:
-            return f"Up {since_start} (Paused)"
-        case Status.RESTARTING:
-            return f"Restarting ({state.exit_code}) {since_end} ago"
-        case Status.EXITED:
-            return f"Exited ({state.exit_code}) {since_end} ago"
-        case Status.REMOVING:
-            return "Removal In Progress"
-        case Status.DEAD:
-            return "Dead"
-        case _:
-            return "Created"
+    return _STATUS_TEXTS[state.status].format(
+        start=ago((now_ns - state.started_ns) / 1e9),
+        end=ago((now_ns - state.finished_ns) / 1e9),
+        code=state.exit_code,
+    )
 
 
 def summary(
@@ -228,7 +221,9 @@ def port_map(container: Container, sandbox: Sandbox | None) -> dict[str, list[di
     """Return docker's PortMap: each exposed or published port with where it is reachable now."""
     if sandbox is None:
         return {}
-    result: dict[str, list[dict[str, str]] | None] = dict.fromkeys(container.definition.config.exposed_ports or {})
+    result: dict[str, list[dict[str, str]] | None] = dict.fromkeys(
+        container.definition.config.exposed_ports or {}
+    )
     for binding in sandbox.ports:
         entries = result.get(_key(binding)) or []
         entries.append({"HostIp": binding.host_ip, "HostPort": str(binding.host_port)})

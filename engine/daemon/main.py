@@ -1,0 +1,59 @@
+"""pyengined: the engine daemon."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from engine.api.versions import ENGINE
+from engine.base import log as logs
+from engine.base.errors import EngineError
+from engine.daemon import config
+from engine.daemon.config import Config
+from engine.daemon.wiring import Engine
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; return the exit status."""
+    try:
+        chosen = config.parse(sys.argv[1:] if arguments is None else arguments)
+        if chosen.help or chosen.version:
+            sys.stdout.write(config.USAGE if chosen.help else f"pyengined {ENGINE}\n")
+            return 0
+        logs.configure(level=chosen.log_level, json_lines=chosen.log_json)
+        asyncio.run(_run(chosen))
+    except EngineError as err:
+        hint = f" ({err.hint})" if err.hint else ""
+        sys.stderr.write(f"pyengined: {err}{hint}\n")
+        return 1
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        sys.stderr.write(f"pyengined: {where}{(err.strerror or str(err)).lower()}\n")
+        return 1
+    return 0
+
+
+async def _run(chosen: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    engine = Engine(chosen)
+    await engine.open()
+    try:
+        log.info("serving %s", chosen.host)
+        if chosen.ready_fd is not None:
+            os.write(chosen.ready_fd, b"1")
+            os.close(chosen.ready_fd)
+        await stop.wait()
+        log.info("stopping; containers run on")
+    finally:
+        await engine.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
