@@ -13,10 +13,9 @@ from engine.containers.shims import Shim
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What `wait` answers."""
+    """What `wait` answers; why a start failed is told to who started, as docker's clients expect."""
 
     exit_code: int
-    error: str = ""
 
 
 @dataclass(slots=True)
@@ -107,7 +106,7 @@ class Container:
 
     def ended(self) -> Ended:
         """Return how the last run ended."""
-        return Ended(self.state.exit_code, self.state.error)
+        return Ended(self.state.exit_code)
 
     def hang_up(self) -> None:
         """Close the clients that wait for a start that will not come."""

@@ -9,6 +9,7 @@ RFC 9110 sections 11 and 14 (challenges, ranges).
 
 import base64
 import ipaddress
+import logging
 import os
 import re
 import threading
@@ -23,6 +24,8 @@ from engine.base.errors import Denied, EngineError, InvalidArgument, NotFound, U
 from engine.images.model import RegistryAuth
 from engine.spec.distribution import INDEX_TYPES, MANIFEST_TYPES, RegistryErrors
 from engine.spec.reference import Reference
+
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # what finally fails is told to the client
 
 _HUB = "registry-1.docker.io"
 _ACCEPT = ", ".join(sorted(INDEX_TYPES | MANIFEST_TYPES))

@@ -181,10 +181,7 @@ class ContainerRoutes:
 
         async def answer() -> AsyncIterator[bytes]:
             ended: Ended = await waiter
-            document: dict[str, object] = {"StatusCode": ended.exit_code}
-            if ended.error:
-                document["Error"] = {"Message": ended.error}
-            yield jsonio.encode(document) + b"\n"
+            yield jsonio.encode({"StatusCode": ended.exit_code}) + b"\n"
 
         return Stream(answer())
 
