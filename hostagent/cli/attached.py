@@ -3,8 +3,8 @@
 import contextlib
 import os
 import signal
-import socket
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from engine.base.errors import EngineError
 from hostagent.cli import tty
@@ -12,8 +12,10 @@ from hostagent.cli.exits import FLAG_ERROR, ExitWith
 from hostagent.cli.session import Session
 from hostagent.client.docker import Engine, segment
 from hostagent.client.errors import ConnectionLost
-from hostagent.client.http import Connection
 from hostagent.client.stream import parse_detach_keys
+
+if TYPE_CHECKING:
+    from hostagent.client.http import Connection
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
@@ -59,11 +61,16 @@ class Attachment:
         self._stdin = stdin
         self._keys = parse_detach_keys(detach_keys or DEFAULT_DETACH_KEYS)
         self._proxy = proxy_signals
-        query = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr}
-        if detach_keys:
-            self._attach(query | {"detachKeys": detach_keys})
-        else:
-            self._attach(query)
+        self._stream, self._early = engine.hijack(
+            f"{self._path}/attach",
+            {
+                "stream": True,
+                "stdin": stdin,
+                "stdout": stdout,
+                "stderr": stderr,
+                "detachKeys": detach_keys or None,
+            },
+        )
         self._waiting: Connection | None = None
         try:
             # Its headers come at once, so the engine waits already when the container starts.
@@ -72,10 +79,6 @@ class Attachment:
         except BaseException:
             self.close()
             raise
-
-    def _attach(self, query: dict[str, str | int | bool | None | list[str]]) -> None:
-        self._stream: socket.socket
-        self._stream, self._early = self._engine.hijack(f"{self._path}/attach", query)
 
     def carry(self) -> int:
         """Carry bytes until the container ends or the user detaches; return the exit code."""

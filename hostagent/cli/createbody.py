@@ -32,7 +32,7 @@ def container_body(flags: Flags, environ: Mapping[str, str]) -> Json:
     _refuse_conflicts(flags)
     binds, anonymous = split_volumes(flags["volume"])
     ports = _at("--publish", parse_publish, flags["publish"])
-    exposed = {key: {} for key in ports} | _at("--expose", parse_expose, flags["expose"])
+    exposed: Json = {key: {} for key in ports} | _at("--expose", parse_expose, flags["expose"])
     attached = _streams(flags["attach"])
     interactive, explicit = flags["interactive"], bool(attached)
     attach_stdin = "stdin" in attached or interactive

@@ -1,4 +1,4 @@
-"""One operation on many objects: each that works is printed, each that fails is reported, none stops the rest."""
+"""One operation on many objects: what works is printed, what fails is reported, nothing stops the rest."""
 
 from collections.abc import Callable, Iterable
 

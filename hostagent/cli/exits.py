@@ -33,7 +33,7 @@ class ExitWith(Exception):
         self.code = code
 
 
-def describe(err: BaseException, *, error_exit: int = 1) -> tuple[int, list[str]]:
+def describe(err: BaseException, *, error_exit: int = 1) -> tuple[int, list[str]]:  # noqa: PLR0911 (a table)
     """Return the exit code for `err` and the lines to print on stderr.
 
     An error that is nowhere in the table is a defect; PYENGINE_DEBUG=1 shows where.
@@ -71,7 +71,7 @@ def _usage(err: click.UsageError) -> tuple[int, list[str]]:
 
 def _one_line(text: str) -> str:
     text = " ".join(text.split())
-    return text[:-1] if text.endswith(".") else text
+    return text.removesuffix(".")
 
 
 def start_failure(message: str) -> int:

@@ -109,15 +109,17 @@ def load(source: str, platform: str, quiet: bool) -> int:
         raise ExitWith(1, "requested load from stdin, but stdin is empty")
     engine = current().engine
     archive: IO[bytes] = open(source, "rb") if source else sys.stdin.buffer  # noqa: SIM115 (closed below)
-    with archive:
-        with engine.stream(
+    with (
+        archive,
+        engine.stream(
             "POST",
             "/images/load",
             {"quiet": quiet, "platform": platform or None},
             body_stream=iter(lambda: archive.read(_CHUNK_BYTES), b""),
             headers=[("Content-Type", "application/x-tar")],
-        ) as response:
-            show_progress(response.json_lines(), out=sys.stdout)
+        ) as response,
+    ):
+        show_progress(response.json_lines(), out=sys.stdout)
     return 0
 
 

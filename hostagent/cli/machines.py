@@ -1,10 +1,13 @@
 """From the name of a machine to its socket: the fast path through the host agent, and the slow one."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.base.errors import EngineError
 from hostagent.cli.app import progress_line
 from hostagent.paths import MachinePaths, host_paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def machine_address(name: str) -> str:

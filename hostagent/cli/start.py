@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 from hostagent.cli import attached
 from hostagent.cli.app import App, current
 from hostagent.cli.command import argument, command, switch, value

@@ -98,7 +98,7 @@ def _decode(item: dict[str, Any]) -> Span:
 
 
 def align(spans: list[Span], sent_ns: int, ended_ns: int) -> list[Span]:
-    """Return `spans` moved into the window between first byte sent and last byte received, if they are not."""
+    """Return `spans` inside the window between first byte sent and last byte received, moved if need be."""
     if not spans:
         return []
     first = min(span.started_ns for span in spans)

@@ -11,7 +11,7 @@ Paths are unversioned: an engine then answers in its newest version.
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +21,7 @@ from hostagent.client.http import ANSWER_TIMEOUT_S, Connection, Response
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _IMAGE_SAFE = _UNRESERVED | frozenset(b"/:@")
-Query = Mapping[str, "str | int | bool | None | list[str]"]
+Query = Mapping[str, "str | int | bool | list[str] | None"]
 Json = dict[str, Any]
 
 
@@ -77,8 +77,13 @@ class Engine:
         return self.call("GET", path, query)
 
     def post(
-        self, path: str, body: Any = None, *, timeout_s: float | None = ANSWER_TIMEOUT_S, **query: Any
-    ) -> Any:  # noqa: ANN401, E501 (any document)
+        self,
+        path: str,
+        body: Any = None,  # noqa: ANN401 (any document)
+        *,
+        timeout_s: float | None = ANSWER_TIMEOUT_S,
+        **query: Any,  # noqa: ANN401 (see `Query`)
+    ) -> Any:  # noqa: ANN401 (any document)
         """POST, with `body` as JSON; return the document of the answer, None for none."""
         return self.call("POST", path, query, body, timeout_s=timeout_s)
 

@@ -3,7 +3,7 @@
     --host, -H                          any endpoint, used as it is
     --native, PYENGINE_MODE=native      this Linux kernel; pyengined is started when nobody answers
     DOCKER_HOST                         any endpoint, used as it is
-    otherwise                           the machine PYENGINE_INSTANCE (default: `default`), started on first use
+    otherwise                           the machine PYENGINE_INSTANCE (`default`), started on first use
 
 The machine is started by a function that the caller passes in: this package is
 below `hostagent.machine`.

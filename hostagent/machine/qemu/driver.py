@@ -268,9 +268,12 @@ class QemuDriver:
         self, exit_code: "asyncio.Future[int]", qmp: Qmp, ended: "asyncio.Future[Ended]"
     ) -> None:
         code = await exit_code
-        await qmp.close()
-        if not ended.done():
-            ended.set_result(Ended(qmp.guest_shut_down, self._describe(code, by_guest=qmp.guest_shut_down)))
+        try:
+            await qmp.close()
+        finally:  # an emulator that aborts while the monitor negotiates makes closing fail in many ways
+            if not ended.done():
+                reason = self._describe(code, by_guest=qmp.guest_shut_down)
+                ended.set_result(Ended(qmp.guest_shut_down, reason))
 
     async def _watch_adopted(self, machine: QemuMachine, ended: "asyncio.Future[Ended]") -> None:
         await machine.qmp.gone.wait()

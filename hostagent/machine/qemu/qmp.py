@@ -86,8 +86,14 @@ class Qmp:
 
     async def close(self) -> None:
         """Let the connection go; the emulator runs on."""
-        with contextlib.suppress(QMPError, OSError, EOFError):
+        try:
             await self._client.disconnect()
+        except (QMPError, OSError, EOFError, asyncio.CancelledError) as err:
+            # It raises what ended the connection, also a cancelled reader; being cancelled ourselves is not that.
+            task = asyncio.current_task()
+            if isinstance(err, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            log.debug("qmp connection ended: %r", err)
 
     async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
         try:
