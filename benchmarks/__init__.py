@@ -1,1 +1,1 @@
-"""Measure what virtual machines and containers cost, side by side."""
+"""What a container costs, and what a virtual machine: measured on the reader's own machine."""

@@ -71,11 +71,10 @@ def init(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
 
 @command("start", argument("name", required=False))
 def start(name: str | None) -> int:
-    """Start a virtual machine and wait until the engine in it answers."""
-    from hostagent.machine import launch, observe, store  # noqa: PLC0415 (not for the other verbs)
+    """Start a virtual machine, made first if it is the default one, and wait until its engine answers."""
+    from hostagent.machine import launch, observe  # noqa: PLC0415 (not for the other verbs)
 
     name = name or selected_machine()
-    store.load(name)
     before = time.monotonic()
     if observe.status_of(name)["state"] == "running":
         click.echo(f"machine {name} runs already")

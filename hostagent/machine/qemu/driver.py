@@ -286,7 +286,8 @@ class QemuDriver:
         if by_guest:
             return "powered off"
         if code < 0:
-            return f"was killed by signal {-code}"
+            said = _last_line(self._paths.qemu_log, otherwise="")
+            return f"was killed by signal {-code}" + (f": {said}" if said else "")
         if code == 0:
             return "ended"
         return f"ended with exit status {code}: {_last_line(self._paths.qemu_log)}"
@@ -331,9 +332,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _last_line(path: Path) -> str:
+def _last_line(path: Path, *, otherwise: str = "it said nothing") -> str:
     try:
         lines = path.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else otherwise

@@ -89,7 +89,7 @@ class Qmp:
         try:
             await self._client.disconnect()
         except (QMPError, OSError, EOFError, asyncio.CancelledError) as err:
-            # It raises what ended the connection, also a cancelled reader; being cancelled ourselves is not that.
+            # It raises what ended the connection, a cancelled reader too; being cancelled is another thing.
             task = asyncio.current_task()
             if isinstance(err, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise

@@ -1,0 +1,41 @@
+"""The command line as a user runs it, timed from outside."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.base.process import Completed, run
+
+_OWN = "from hostagent.cli.main import main; main()"
+
+
+def pyengine() -> list[str]:
+    """Return the words that start this installation's command line."""
+    script = Path(sys.executable).with_name("pyengine")
+    return [str(script)] if script.exists() else [sys.executable, "-c", _OWN]
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the caller's environment without what would lead commands elsewhere."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"DOCKER_HOST", "PYENGINE_MODE", "PYENGINE_INSTANCE"}
+    }
+    return {**kept, **(more or {})}
+
+
+def timed(
+    argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float = 300.0
+) -> tuple[float, Completed]:
+    """Run a command to its end; return its wall-clock seconds and what it printed.
+
+    Raises:
+        ProcessFailed: it failed.
+        TimeoutError: it took too long.
+    """
+    started = time.perf_counter()
+    done = run(argv, env=env, timeout_s=timeout_s)
+    return time.perf_counter() - started, done
