@@ -1,0 +1,161 @@
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from engine.base.errors import InvalidArgument, NotSupported
+from engine.kernel.mount import MountAttr
+from engine.kernel.process import CloneFlag
+from engine.runtime.options import parse_options
+from engine.runtime.plan import ContainerPlan, plan_container
+from engine.runtime.rootfs import clean, plan, split_lowerdir
+from engine.spec.runtime import (
+    Device,
+    Hook,
+    Hooks,
+    IdMapping,
+    Linux,
+    Mount,
+    Namespace,
+    NamespaceType,
+    Process,
+    Rlimit,
+    Root,
+    Spec,
+)
+
+SPEC = Spec(
+    oci_version="1.2.0",
+    process=Process(cwd="/", args=("true",)),
+    root=Root(path="rootfs"),
+    linux=Linux(namespaces=(Namespace(type=NamespaceType.MOUNT), Namespace(type=NamespaceType.PID))),
+)
+
+
+def _plan(spec: Spec) -> ContainerPlan:
+    return plan_container(spec, Path("/bundle"), "id", layers=(), last_capability=40)
+
+
+def _linux(**changes: Any) -> Spec:
+    return msgspec.structs.replace(SPEC, linux=msgspec.structs.replace(SPEC.linux, **changes))
+
+
+def _process(**changes: Any) -> Spec:
+    assert SPEC.process is not None
+    return msgspec.structs.replace(SPEC, process=msgspec.structs.replace(SPEC.process, **changes))
+
+
+def test_a_plain_container() -> None:
+    made = _plan(SPEC)
+
+    assert made.new_namespaces == CloneFlag.NEWNS | CloneFlag.NEWPID
+    assert made.root_path == "/bundle/rootfs"
+    assert made.first.filter is None
+
+
+def test_a_control_group_namespace_is_left_to_init() -> None:
+    spaces = (*SPEC.linux.namespaces, Namespace(type=NamespaceType.CGROUP))
+
+    made = _plan(_linux(namespaces=spaces))
+
+    assert made.own_cgroup_namespace
+    assert not made.new_namespaces & CloneFlag.NEWCGROUP
+
+
+def test_namespaces_to_join() -> None:
+    spaces = (
+        Namespace(type=NamespaceType.MOUNT),
+        Namespace(type=NamespaceType.NETWORK, path="/n"),
+        Namespace(type=NamespaceType.PID, path="/p"),
+    )
+
+    made = _plan(_linux(namespaces=spaces))
+
+    assert made.joined == ((CloneFlag.NEWNET, "/n"),)
+    assert made.pid_namespace == "/p"
+    assert not made.own_network
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        msgspec.structs.replace(SPEC, process=None),
+        msgspec.structs.replace(SPEC, root=None),
+        _process(args=()),
+        _process(cwd="relative"),
+        _process(args=("a\0b",)),
+        _process(rlimits=(Rlimit(type="RLIMIT_NO", hard=1, soft=1),)),
+        _process(rlimits=(Rlimit(type="RLIMIT_NOFILE", hard=1, soft=2),)),
+        _process(oom_score_adj=5000),
+        _linux(namespaces=(Namespace(type=NamespaceType.MOUNT), Namespace(type=NamespaceType.MOUNT))),
+        _linux(devices=(Device(path="/dev/x", type="q"),)),
+        _linux(masked_paths=("/proc/../..",)),
+        _linux(sysctl={"net..x": "1"}),
+        msgspec.structs.replace(SPEC, hostname="h"),
+    ],
+)
+def test_contradictions_are_refused(spec: Spec) -> None:
+    with pytest.raises(InvalidArgument):
+        _plan(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x"),))),
+        msgspec.structs.replace(SPEC, oci_version="2.0.0"),
+        _linux(uid_mappings=(IdMapping(container_id=0, host_id=0, size=1),)),
+        _linux(namespaces=(Namespace(type=NamespaceType.PID),)),
+        _linux(namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER))),
+        _process(apparmor_profile="p"),
+    ],
+)
+def test_what_is_not_done_is_refused_by_name(spec: Spec) -> None:
+    with pytest.raises(NotSupported):
+        _plan(spec)
+
+
+def test_a_sysctl_becomes_a_file() -> None:
+    made = _plan(_linux(sysctl={"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/rp_filter": "0"}))
+
+    assert made.sysctl == {"net/ipv4/ip_forward": "1", "net/ipv4/conf/eth0.1/rp_filter": "0"}
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        Mount(destination="/", type="tmpfs"),
+        Mount(destination="/a/../..", type="tmpfs"),
+        Mount(destination="/proc", type="tmpfs"),
+        Mount(destination="/proc/self/attr", type="bind", source="/x"),
+        Mount(destination="/data"),
+    ],
+)
+def test_mounts_that_would_break_the_container_are_refused(mount: Mount) -> None:
+    with pytest.raises(InvalidArgument):
+        plan([mount])
+
+
+def test_of_contradicting_mount_options_the_last_wins() -> None:
+    options = parse_options(("ro", "rw", "nosuid", "noatime", "relatime", "rbind", "rslave", "size=1m"))
+
+    assert options.attr_set == MountAttr.NOSUID
+    assert options.bind
+    assert options.recursive
+    assert options.data == (("size", "1m"),)
+
+
+def test_unsupported_mount_options_are_named() -> None:
+    with pytest.raises(NotSupported, match="idmap"):
+        parse_options(("idmap",))
+
+
+def test_paths_are_cleaned() -> None:
+    assert clean("//a/./b/") == "/a/b"
+    with pytest.raises(InvalidArgument):
+        clean("/a/../b")
+
+
+def test_escaped_colons_stay_in_a_layers_name() -> None:
+    assert split_lowerdir(r"/a:/b\:c:/d") == ["/a", "/b:c", "/d"]

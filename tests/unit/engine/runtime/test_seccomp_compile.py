@@ -1,0 +1,159 @@
+"""The compiled filter is run by a small interpreter of classic BPF, over real profiles."""
+
+import errno
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.base.errors import InvalidArgument, NotSupported
+from engine.containers.syscalls import default_profile
+from engine.kernel import seccomp as kernel
+from engine.kernel.syscalls import numbers
+from engine.runtime.seccomp import compile_profile, flags_of
+from engine.spec.runtime import Seccomp, SeccompArg, SeccompRule
+
+X86 = numbers("x86_64")
+ALLOW = kernel.RET_ALLOW
+ENOSYS = kernel.RET_ERRNO | errno.ENOSYS
+EPERM = kernel.RET_ERRNO | errno.EPERM
+MASK = (1 << 64) - 1
+
+
+def run_filter(program: bytes, number: int, *arguments: int, arch: int = 0xC000003E) -> int:
+    """Return what `program` decides about one call."""
+    padded = [*arguments, *([0] * (6 - len(arguments)))]
+    data = struct.pack("=IIQ6Q", number & 0xFFFFFFFF, arch, 0, *(value & MASK for value in padded))
+    code = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
+    accumulator, at = 0, 0
+    while True:
+        op, yes, no, k = code[at]
+        at += 1
+        if op == 0x20:
+            (accumulator,) = struct.unpack_from("=I", data, k)
+        elif op == 0x54:
+            accumulator &= k
+        elif op == 0x05:
+            at += k
+        elif op == 0x06:
+            return int(k)
+        else:
+            holds = {0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k}[op]
+            at += yes if holds else no
+
+
+@pytest.fixture(scope="module")
+def default() -> bytes:
+    return compile_profile(default_profile(["CAP_CHOWN"], "x86_64"), "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "decision"),
+    [
+        ("read", (), ALLOW),
+        ("execve", (), ALLOW),
+        ("mount", (), EPERM),
+        ("io_uring_setup", (), EPERM),
+        ("keyctl", (), EPERM),
+        ("clone3", (), ENOSYS),
+        ("clone", (0x11,), ALLOW),
+        ("clone", (0x10000000,), EPERM),  # CLONE_NEWUSER
+        ("socket", (2,), ALLOW),  # AF_INET
+        ("socket", (38,), EPERM),  # AF_ALG
+        ("socket", (40,), EPERM),  # AF_VSOCK
+        ("ioctl", (0, 0x5401), ALLOW),  # TCGETS
+        ("ioctl", (0, 0x5412), EPERM),  # TIOCSTI
+        ("ioctl", (0, 0xFFFFFFFF00005412), EPERM),  # the kernel looks at the low word only
+        ("personality", (0x20008,), ALLOW),
+        ("personality", (0x40000,), EPERM),
+    ],
+)
+def test_the_default_profile_decides(
+    default: bytes, name: str, arguments: tuple[int, ...], decision: int
+) -> None:
+    assert run_filter(default, X86[name], *arguments) == decision
+
+
+def test_unknown_and_foreign_calls_answer_enosys(default: bytes) -> None:
+    assert run_filter(default, 5000) == ENOSYS
+    assert run_filter(default, X86["read"] | 0x40000000) == ENOSYS  # x32
+    assert run_filter(default, 3, arch=0x40000003) == ENOSYS  # i386
+
+
+def test_the_default_profile_is_small_and_shallow(default: bytes) -> None:
+    assert len(default) // 8 < 400
+
+
+@given(st.integers(0, MASK), st.integers(0, MASK), st.integers(0, MASK))
+def test_comparisons_of_64_bits_are_right(value: int, other: int, given_: int) -> None:
+    expected = {
+        "SCMP_CMP_EQ": given_ == value,
+        "SCMP_CMP_NE": given_ != value,
+        "SCMP_CMP_LT": given_ < value,
+        "SCMP_CMP_LE": given_ <= value,
+        "SCMP_CMP_GT": given_ > value,
+        "SCMP_CMP_GE": given_ >= value,
+        "SCMP_CMP_MASKED_EQ": given_ & value == other & value,
+    }
+    for op, holds in expected.items():
+        profile = _one(SeccompArg(index=2, value=value, value_two=other, op=op))
+        decision = run_filter(compile_profile(profile, "x86_64"), X86["read"], 0, 0, given_)
+        assert decision == (ALLOW if holds else EPERM), op
+
+
+def test_all_conditions_of_a_rule_must_hold() -> None:
+    profile = _one(SeccompArg(index=0, value=1), SeccompArg(index=1, value=2))
+    program = compile_profile(profile, "x86_64")
+
+    assert run_filter(program, X86["read"], 1, 2) == ALLOW
+    assert run_filter(program, X86["read"], 1, 3) == EPERM
+    assert run_filter(program, X86["read"], 0, 2) == EPERM
+
+
+@given(st.sets(st.sampled_from(sorted(X86)), max_size=60))
+def test_exactly_the_named_calls_are_allowed(names: set[str]) -> None:
+    rule = SeccompRule(names=tuple(sorted(names)), action="SCMP_ACT_ALLOW")
+    program = compile_profile(Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=(rule,)), "x86_64")
+
+    for name, number in X86.items():
+        assert (run_filter(program, number) == ALLOW) is (name in names)
+
+
+def test_each_architecture_has_its_numbers() -> None:
+    profile = default_profile([], "aarch64")
+    program = compile_profile(profile, "aarch64")
+
+    assert run_filter(program, numbers("aarch64")["read"], arch=0xC00000B7) == ALLOW
+
+
+@pytest.mark.parametrize(
+    ("profile", "error"),
+    [
+        (Seccomp(default_action="SCMP_ACT_NOTIFY"), InvalidArgument),
+        (Seccomp(default_action="SCMP_ACT_ERRNO", default_errno_ret=5000), InvalidArgument),
+        (Seccomp(default_action="SCMP_ACT_ALLOW", architectures=("SCMP_ARCH_MIPS",)), NotSupported),
+    ],
+)
+def test_nonsense_is_refused(profile: Seccomp, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        compile_profile(profile, "x86_64")
+
+
+def test_an_argument_or_operator_that_does_not_exist_is_refused() -> None:
+    for argument in (SeccompArg(index=6, value=0), SeccompArg(index=0, value=0, op="SCMP_CMP_LIKE")):
+        with pytest.raises(InvalidArgument):
+            compile_profile(_one(argument), "x86_64")
+
+
+def test_flags() -> None:
+    assert flags_of(Seccomp(default_action="SCMP_ACT_ALLOW", flags=("SECCOMP_FILTER_FLAG_LOG",))) == 2
+    with pytest.raises(NotSupported):
+        flags_of(Seccomp(default_action="SCMP_ACT_ALLOW", flags=("SECCOMP_FILTER_FLAG_X",)))
+    with pytest.raises(NotSupported):
+        flags_of(Seccomp(default_action="SCMP_ACT_ALLOW", listener_path="/run/x"))
+
+
+def _one(*arguments: SeccompArg) -> Seccomp:
+    rule = SeccompRule(names=("read",), action="SCMP_ACT_ALLOW", args=arguments)
+    return Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=(rule,))
