@@ -53,4 +53,4 @@ bench:        ## what a machine costs against a container; writes benchmarks/out
 	$(BIN)/pyengine bench startup
 
 image:        ## build the machine's image for ARCH and print its directory
-	$(PY) images/vm/build.py --arch $(ARCH) --output build/images
+	$(PY) images/vm/build.py --arch $(ARCH) --output out/images

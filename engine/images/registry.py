@@ -180,7 +180,8 @@ class Registry:
     def _unreachable(self, err: Exception) -> Unavailable:
         reason = err.reason if isinstance(err, MaxRetryError) and err.reason else err
         text = str(reason).partition(": ")[2] or str(reason)
-        return Unavailable(f"cannot reach registry {self._host}: {text.strip()}")
+        name = self._name.familiar_name
+        return Unavailable(f"{name}: cannot reach registry {self._host}: {text.strip()}")
 
 
 def _pool(host: str) -> Any:  # noqa: ANN401 (one of two classes of urllib3)

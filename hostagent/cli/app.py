@@ -4,6 +4,7 @@ import os
 
 import click
 
+from engine.base.errors import EngineError
 from hostagent.cli.trace import NO_TRACE, CommandTrace, NoTrace
 from hostagent.client import endpoint
 from hostagent.client.docker import Engine
@@ -50,6 +51,14 @@ class App:
             except Unreachable:
                 start_native(choice.where)
         return engine
+
+    def explain(self, err: EngineError) -> None:
+        """Add to a lost connection where to look: the engine cannot tell any more."""
+        choice = self.choice()
+        if not err.hint and choice.kind == endpoint.MACHINE:
+            err.hint = f"machine {choice.where}: its last words are in: pyengine machine logs {choice.where}"
+        elif not err.hint and choice.kind == endpoint.NATIVE:
+            err.hint = f"see {endpoint.native_run(os.environ)}/pyengined.log"
 
     def close(self) -> None:
         """Close the connection to the engine."""

@@ -47,7 +47,7 @@ def init(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
     """Create a virtual machine."""
     from hostagent.machine import accel, images, launch, store  # noqa: PLC0415 (not for the other verbs)
 
-    name = flags["name"] or selected_machine()
+    name = selected_machine() if flags["name"] is None else flags["name"]
     wish = model.check(
         Machine(
             name,

@@ -37,7 +37,8 @@ def run(paths: MachinePaths, port: int, argv: Sequence[str], *, timeout_s: float
             height, width = tty.size(0) or (24, 80)
             session.get_pty(os.environ.get("TERM", "xterm"), width, height)
         if argv:
-            session.exec_command(shlex.join(argv))
+            # One word is a command line for the shell there, several are a program and its arguments.
+            session.exec_command(argv[0] if len(argv) == 1 else shlex.join(argv))
         else:
             session.invoke_shell() if terminal else session.exec_command("exec /bin/sh")
         with tty.raw_mode(0) if terminal else contextlib.nullcontext():

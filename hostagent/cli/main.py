@@ -30,6 +30,7 @@ import click  # noqa: E402 (after its import was made cheap)
 from hostagent.cli.app import App  # noqa: E402
 from hostagent.cli.command import Command, switch, value  # noqa: E402
 from hostagent.cli.exits import describe  # noqa: E402
+from hostagent.client.errors import ConnectionLost  # noqa: E402
 
 # name -> (module, attribute, what --help says). `benchmarks` is above this package, hence the names.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -148,10 +149,19 @@ def run(args: Sequence[str]) -> int:
     except BrokenPipeError:
         _close_stdout()
         return 141  # as if SIGPIPE had ended it
+    except ConnectionLost as err:
+        if app is not None:
+            app.explain(err)
+        return _report(err, app)
     except BaseException as err:  # noqa: BLE001 (the one top of the process; `describe` raises what it does not know)
-        code, lines = describe(err, error_exit=app.error_exit if app else 1)
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        return _report(err, app)
     return code if isinstance(code, int) else 0
+
+
+def _report(err: BaseException, app: App | None) -> int:
+    code, lines = describe(err, error_exit=app.error_exit if app else 1)
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return code
 
 
 def _close_stdout() -> None:

@@ -113,7 +113,7 @@ def test_containers_and_images_outlive_a_restart(own_machine: Home) -> None:
 def test_a_full_disk_is_said_and_survived(machine: Home) -> None:
     machine.output("run", "--name", "greedy", "-d", "busybox", "sleep", "1000")
     try:
-        result = machine.run("exec", "greedy", "sh", "-c", "head -c 200m /dev/zero > /dev/shm/x")
+        result = machine.run("exec", "greedy", "sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=200")
         assert result.code != 0
         assert "No space left" in result.err
     finally:

@@ -31,7 +31,7 @@ def test_a_container_prints_and_runs_on_the_machines_kernel(machine: Home) -> No
     ("command", "code"),
     [
         (["busybox", "sh", "-c", "exit 7"], 7),
-        (["busybox", "sh", "-c", "kill -9 $$"], 137),
+        (["busybox", "sh", "-c", "sleep 60 & kill -9 $!; wait $!"], 137),
         (["busybox", "/no/such/program"], 127),
         (["busybox", "no-such-program"], 127),
         (["busybox", "/etc/passwd"], 126),
