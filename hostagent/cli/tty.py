@@ -31,36 +31,43 @@ def size(fd: int) -> tuple[int, int] | None:
     return (lines, columns) if lines and columns else None
 
 
-@contextlib.contextmanager
-def raw_mode(fd: int) -> Iterator[None]:
-    """Hand every key to the container while the body runs; restored whatever happens.
+if sys.platform == "win32":
 
-    Raises:
-        NotSupported: on Windows.
-    """
-    if sys.platform == "win32":
+    @contextlib.contextmanager
+    def raw_mode(fd: int) -> Iterator[None]:
+        """Refuse: there is no raw mode here yet."""
+        del fd
         raise NotSupported("interactive terminals are not supported on Windows yet", hint="leave out -t")
-    before = termios.tcgetattr(fd)
-    mode = termios.tcgetattr(fd)
-    # What cfmakeraw(3) does; docker keeps output processing on, for messages of its own.
-    mode[0] &= ~(
-        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
-        | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
-    )  # fmt: skip
-    mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
-    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-    mode[6][termios.VMIN] = 1
-    mode[6][termios.VTIME] = 0
-    termios.tcsetattr(fd, termios.TCSANOW, mode)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        yield  # type: ignore[unreachable,unused-ignore]
 
+    def resize_signal() -> int:
+        """Return 0: there is no such signal."""
+        return 0
+else:
 
-def resize_signal() -> int:
-    """Return SIGWINCH, or 0 where there is none."""
-    return 0 if sys.platform == "win32" else signal.SIGWINCH
+    @contextlib.contextmanager
+    def raw_mode(fd: int) -> Iterator[None]:
+        """Hand every key to the container while the body runs; restored whatever happens."""
+        before = termios.tcgetattr(fd)
+        mode = termios.tcgetattr(fd)
+        # What cfmakeraw(3) does; docker keeps output processing on, for messages of its own.
+        mode[0] &= ~(
+            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+            | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+        )  # fmt: skip
+        mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
+        mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        mode[6][termios.VMIN] = 1
+        mode[6][termios.VTIME] = 0
+        termios.tcsetattr(fd, termios.TCSANOW, mode)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+    def resize_signal() -> int:
+        """Return SIGWINCH."""
+        return signal.SIGWINCH
 
 
 # What is passed on to the container: all that end or inform a process and can be caught.

@@ -49,17 +49,21 @@ def connect(endpoint: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.so
     raise Unreachable(endpoint, f"unknown scheme {scheme!r}", hint="use unix:///path/to/socket")
 
 
-def _connect_unix(path: str, endpoint: str, timeout_s: float) -> socket.socket:
-    if sys.platform == "win32":
+if sys.platform == "win32":
+
+    def _connect_unix(_path: str, endpoint: str, _timeout_s: float) -> socket.socket:
         raise Unreachable(endpoint, "Python has no unix sockets on Windows", hint="use a tcp:// endpoint")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout_s)
-    try:
-        sock.connect(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+else:
+
+    def _connect_unix(path: str, _endpoint: str, timeout_s: float) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(timeout_s)
+        try:
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 class Response:

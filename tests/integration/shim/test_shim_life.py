@@ -170,7 +170,7 @@ def test_a_kill_for_want_of_memory_is_recorded(lab: Lab) -> None:
 
 def test_without_a_pid_namespace_of_its_own_nothing_survives_init(lab: Lab) -> None:
     async def story() -> None:
-        shim = await lab.spawn("sh", "-c", "nohup sleep 1000 & echo $!", host_pids=True)
+        shim = await lab.spawn("sh", "-c", "trap '' HUP; sleep 1000 & echo $!", host_pids=True)
         await shim.start()
         await shim.wait()
         assert not is_running(int(lab.log_text(shim)))
