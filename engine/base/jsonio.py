@@ -47,4 +47,4 @@ def read(path: Path, kind: type[T], *, noun: str | None = None) -> T:
 
 
 def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]  # "JSON is malformed" stays

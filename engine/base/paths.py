@@ -104,6 +104,11 @@ class Run:
     path: Path
 
     @property
+    def lock(self) -> Path:
+        """Held by the one daemon that may use this directory: it ends shims that its root does not know."""
+        return self.path / "lock"
+
+    @property
     def api_socket(self) -> Path:
         """Where the Docker Engine API is served unless told otherwise."""
         return self.path / "pyengine.sock"

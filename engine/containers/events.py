@@ -5,7 +5,7 @@ Source: Docker Engine API v1.51, SystemEvents.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,23 +69,29 @@ class EventBus:
             else:
                 queue.put_nowait(event)
 
-    async def listen(
+    def listen(
         self,
         *,
         since_ns: int | None = None,
         until_ns: int | None = None,
         filters: Mapping[str, Sequence[str]] | None = None,
-    ) -> AsyncIterator[Happening]:
-        """Yield remembered events since `since_ns`, then those to come until `until_ns`.
+    ) -> AsyncGenerator[Happening, None]:
+        """Return remembered events since `since_ns`, then those to come until `until_ns`. Close it.
+
+        Iterating raises `Unavailable` when the listener fell too far behind.
 
         Raises:
-            InvalidArgument: an unknown filter.
-            Unavailable: the listener fell too far behind.
+            InvalidArgument: an unknown filter; at once, while the client can still be told.
         """
         filters = filters or {}
         for name in filters:
             if name not in _FILTERS:
                 raise InvalidArgument(f"invalid filter '{name}'")
+        return self._listen(since_ns, until_ns, filters)
+
+    async def _listen(
+        self, since_ns: int | None, until_ns: int | None, filters: Mapping[str, Sequence[str]]
+    ) -> AsyncGenerator[Happening, None]:
         queue: asyncio.Queue[Happening | None] = asyncio.Queue()
         past = [event for event in self._history if since_ns is not None and event.time_ns >= since_ns]
         self._listeners.add(queue)

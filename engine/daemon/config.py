@@ -6,6 +6,7 @@ and the daemon's flags are few.
 
 import getopt
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ _VALUES = (
     "log-level",
 )
 _SWITCHES = ("isolate-host", "log-json", "help", "version")
+_SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its NUL
 _RUN_PATH_MAX = 60  # a socket's path holds 107 bytes, and the names below RUN take the rest
 
 
@@ -139,6 +141,11 @@ def _host(text: str, run: Path) -> Path:
         raise InvalidArgument(
             f"invalid --host {text!r}: want unix:///path/to/socket",
             hint="the API is not served over TCP: whoever reaches it is root",
+        )
+    if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
+        raise InvalidArgument(
+            f"--host {path}: longer than the {_SOCKET_PATH_MAX} bytes of a socket's path",
+            hint="use a shorter one",
         )
     return Path(path)
 

@@ -1,6 +1,7 @@
 """pyengined: the engine daemon."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 from engine.api.versions import ENGINE
 from engine.base import log as logs
-from engine.base.errors import EngineError
+from engine.base.errors import EngineError, InvalidArgument
 from engine.daemon import config
 from engine.daemon.config import Config
 from engine.daemon.wiring import Engine
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.help or chosen.version:
             sys.stdout.write(config.USAGE if chosen.help else f"pyengined {ENGINE}\n")
             return 0
+        _check_ready_fd(chosen.ready_fd)
         logs.configure(level=chosen.log_level, json_lines=chosen.log_json)
         asyncio.run(_run(chosen))
     except EngineError as err:
@@ -35,6 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"pyengined: {where}{(err.strerror or str(err)).lower()}\n")
         return 1
     return 0
+
+
+def _check_ready_fd(ready_fd: int | None) -> None:
+    """Refuse a descriptor that cannot be written to, before anything is opened that might take its number."""
+    if ready_fd is None:
+        return
+    try:
+        writable = fcntl.fcntl(ready_fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except (OSError, OverflowError):
+        writable = False
+    if not writable:
+        raise InvalidArgument(f"--ready-fd {ready_fd}: not a descriptor open for writing")
 
 
 async def _run(chosen: Config) -> None:

@@ -47,7 +47,7 @@ class Engine:
         Raises:
             Denied: not root.
             NotSupported: this kernel cannot do it.
-            Locked: another daemon uses this root.
+            Locked: another daemon uses this root, or this run directory.
             Conflict: the socket is taken.
         """
         try:
@@ -65,9 +65,10 @@ class Engine:
         config, root, run = self._config, self._root, self._run
         for path, mode in ((root.path, 0o700), (root.tmp, 0o700), (run.path, 0o711)):
             path.mkdir(mode=mode, parents=True, exist_ok=True)
-        lock = LockFile(root.lock)
-        lock.acquire()
-        self._closing.callback(lock.release)
+        for held in (root.lock, run.lock):
+            lock = LockFile(held)
+            lock.acquire()
+            self._closing.callback(lock.release)
         shims = Shims(run)
         await shims.open()  # first: the nursery imports while the rest is opened
         self._closing.push_async_callback(shims.close)

@@ -3,6 +3,7 @@
 Source: Docker Engine API v1.51, "System".
 """
 
+import contextlib
 import os
 import platform
 import time
@@ -70,6 +71,7 @@ class SystemRoutes:
             Route("GET", "/events", self.events),
             Route("GET", "/system/df", self.disk_usage),
             Route("POST", "/auth", self.auth),
+            Route("POST", "/build/prune", self.prune_build_cache),
             *(Route(method, pattern, _refuse(what)) for method, pattern, what in _MISSING),
         ]
 
@@ -184,8 +186,9 @@ class SystemRoutes:
         )
 
         async def lines() -> AsyncIterator[bytes]:
-            async for event in listening:
-                yield jsonio.encode(event.document()) + b"\n"
+            async with contextlib.aclosing(listening):
+                async for event in listening:
+                    yield jsonio.encode(event.document()) + b"\n"
 
         return Stream(lines())
 
@@ -205,6 +208,10 @@ class SystemRoutes:
                 "BuildCache": [],
             }
         )
+
+    async def prune_build_cache(self, _request: Request) -> Response:
+        """POST /build/prune, a part of `docker system prune`: nothing is built here, so nothing is cached."""
+        return json_response({"CachesDeleted": [], "SpaceReclaimed": 0})
 
     async def auth(self, request: Request) -> Response:
         """POST /auth: credentials are not checked here, and never stored."""

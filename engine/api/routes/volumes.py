@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NETWORK_FILTERS = frozenset({"name", "id", "driver", "type", "scope", "label", "dangling"})
+_NETWORK_PRUNE_FILTERS = frozenset({"until", "label", "label!"})
 _BUILT_IN = frozenset({"bridge", "host", "none"})
 
 
@@ -90,16 +91,14 @@ class NetworkRoutes:
         return [
             Route("GET", "/networks", self.list),
             Route("POST", "/networks/create", self.create),
+            Route("POST", "/networks/prune", self.prune),
             Route("GET", "/networks/{name}", self.inspect),
             Route("DELETE", "/networks/{name}", self.remove),
         ]
 
     async def list(self, request: Request) -> Response:
         """GET /networks."""
-        chosen = filters.parse(request)
-        for name in chosen:
-            if name not in _NETWORK_FILTERS:
-                raise InvalidArgument(f"invalid filter '{name}'")
+        chosen = _known_filters(request, _NETWORK_FILTERS)
         return json_response([one for one in self._networks.list() if _passes(one, chosen)])
 
     async def inspect(self, request: Request) -> Response:
@@ -112,10 +111,23 @@ class NetworkRoutes:
         self._networks.create(body.name)
         return json_response(self._networks.inspect(body.name), HTTPStatus.CREATED)
 
+    async def prune(self, request: Request) -> Response:
+        """POST /networks/prune: the networks that there are, are never removed."""
+        _known_filters(request, _NETWORK_PRUNE_FILTERS)
+        return json_response({"NetworksDeleted": []})
+
     async def remove(self, request: Request) -> Response:
         """DELETE /networks/{name}."""
         self._networks.remove(request.params["name"])
         return no_content()
+
+
+def _known_filters(request: Request, known: frozenset[str]) -> dict[str, list[str]]:
+    chosen = filters.parse(request)
+    for name in chosen:
+        if name not in known:
+            raise InvalidArgument(f"invalid filter '{name}'")
+    return chosen
 
 
 def _passes(network: dict[str, Any], chosen: dict[str, list[str]]) -> bool:
