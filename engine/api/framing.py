@@ -98,7 +98,7 @@ def parse_head(data: bytes) -> Head:
         method=parser.get_method().decode("latin-1"),
         target=sink.target,
         headers={name.decode("latin-1").lower(): value.decode("latin-1") for name, value in sink.headers},
-        keep_alive=bool(parser.should_keep_alive()),
+        keep_alive=_keeps_alive(parser.get_http_version(), sink.headers),
     )
     if sum(name.lower() == b"host" for name, _ in sink.headers) > 1:
         raise InvalidArgument("malformed request: more than one Host header")
@@ -111,6 +111,16 @@ def parse_head(data: bytes) -> Head:
             raise InvalidArgument(f"malformed request: unknown transfer encoding {encoding!r}")
         head.chunked = True
     return head
+
+
+def _keeps_alive(version: str, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Tell whether the connection outlives the request (RFC 9112, section 9.3).
+
+    Not llhttp's word: it forgets `Connection: close` when a message without body is complete.
+    """
+    options = b",".join(value for name, value in headers if name.lower() == b"connection")
+    words = {word.strip().lower() for word in options.split(b",")}
+    return b"close" not in words and (version == "1.1" or b"keep-alive" in words)
 
 
 class FixedBody:
