@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.engine import Engine, opened
+from tests.support.pyengined import Engine, opened
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import Engine
+from tests.support.pyengined import Engine
 
 pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables", "busybox")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import COMMAND_TIMEOUT_S, Engine
+from tests.support.pyengined import COMMAND_TIMEOUT_S, Engine
 
 pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables", "busybox", "docker_cli")
 
