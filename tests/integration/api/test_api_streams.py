@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.pyengined import Engine
 from tests.support.home import Deadline
+from tests.support.pyengined import Engine
 
 pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables", "busybox")
 
