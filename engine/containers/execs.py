@@ -1,9 +1,11 @@
 """Processes added to running containers: made, started, remembered with their exit codes."""
 
 import asyncio
+import contextlib
+import signal
 import socket
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from engine.base import ids
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotFound, Unavailable
@@ -20,6 +22,7 @@ from engine.spec.runtime import Process
 
 _KEPT = 1000  # ended ones, so that their exit codes can be asked for
 _STDERR = 2
+_KILLED = 128 + signal.SIGKILL
 _FRAME = struct.Struct(">BxxxI")
 
 
@@ -34,7 +37,7 @@ class Exec:
     running: bool = False
     exit_code: int | None = None
     pid: int = 0
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    shim: Shim | None = None  # once started
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,9 @@ class Execs:
         if one.started:
             raise Conflict(f"exec {exec_id} has already run")
         shim = one.container.running_shim()
-        process = await asyncio.to_thread(self._process, one)
         one.started = True
         try:
+            process = await asyncio.to_thread(self._process, one)
             one.pid = await self._start(one, shim, process, client, tty_size)
         except StartFailed as err:
             self._note_end(one, err.exit_code)
@@ -115,7 +118,7 @@ class Execs:
         except EngineError:
             one.started = False
             raise
-        one.running = True
+        one.running, one.shim = True, shim
         self._core.publish(one.container, f"exec_start: {' '.join(one.request.cmd)}", execID=one.id)
         self._core.begin(asyncio.get_running_loop().create_task(self._watch(one, shim)))
 
@@ -162,15 +165,16 @@ class Execs:
 
     async def _watch(self, one: Exec, shim: Shim) -> None:
         try:
-            ended = await shim.exec_wait(one.id)
+            code = (await shim.exec_wait(one.id)).code
         except Unavailable:
-            return
-        self._note_end(one, ended.code)
-        self._core.publish(one.container, "exec_die", execID=one.id, exitCode=str(ended.code))
+            if self._core.closing:
+                return
+            code = _KILLED  # the container ended, and the kernel every process in it
+        self._note_end(one, code)
+        self._core.publish(one.container, "exec_die", execID=one.id, exitCode=str(code))
 
     def _note_end(self, one: Exec, code: int) -> None:
         one.running, one.exit_code = False, code
-        one.ended.set()
         if one.id in one.container.exec_ids:
             one.container.exec_ids.remove(one.id)
 
@@ -179,9 +183,20 @@ class Execs:
         one = self.get(exec_id)
         await one.container.running_shim().resize(width, height, exec_id=one.id)
 
-    def document(self, exec_id: str) -> dict[str, object]:
-        """Return docker's ExecInspectResponse."""
+    async def document(self, exec_id: str) -> dict[str, object]:
+        """Return docker's ExecInspectResponse.
+
+        A client asks for the exit code as soon as its streams end. The shim
+        says how the process ended just after it has closed them, so it is
+        asked something first: by the time it answers, that has been heard.
+        """
         one = self.get(exec_id)
+        if one.running and one.shim is not None:
+            with contextlib.suppress(EngineError, TimeoutError):
+                await one.shim.kill(0, exec_id=one.id)
+            ended = one.shim.execs.get(one.id)
+            if ended is not None:
+                self._note_end(one, ended.code)
         request = one.request
         return {
             "ID": one.id,

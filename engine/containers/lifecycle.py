@@ -65,9 +65,12 @@ class Lifecycle:
 
     async def _start_locked(self, container: Container, *, restart_count: int) -> None:
         try:
+            recorded = self._record_intent(container)
             shim = await self._launcher.launch(container)
             try:
                 await self._attach_pending(container, shim)
+                if recorded is not None:
+                    await recorded
                 with trace.span("containers", "start"):
                     await shim.start()
             except StartFailed:
@@ -79,6 +82,9 @@ class Lifecycle:
         except EngineError as err:
             await self._start_failed(container, err)
             raise worded(err, container) from err
+        except BaseException:
+            self._core.save_soon(container)  # the intent is void
+            raise
         container.advance(
             Event.START,
             pid=shim.pid,
@@ -92,6 +98,21 @@ class Lifecycle:
         self._core.publish(container, "start")
         self.watch(container, shim)
         self._core.save_soon(container)
+
+    def _record_intent(self, container: Container) -> "asyncio.Future[None] | None":
+        """Queue a commit that says it runs, to be durable before its program does anything.
+
+        Otherwise a machine that is cut off just after would come back with a
+        container that never ran. It costs nothing: the commit goes on while the
+        container is made. The pid is 0 until the start is known to have
+        succeeded. With --rm there is nothing to come back to.
+        """
+        if container.definition.host.auto_remove:
+            return None
+        intent = container.state.advance(Event.START, pid=0, error="", started_ns=now_ns())
+        recorded = self._core.store.save_state(container.id, intent)
+        recorded.add_done_callback(_retrieve)  # where a failed launch leaves it unread
+        return recorded
 
     async def _undo_launch(self, container: Container, shim: Shim) -> None:
         with contextlib.suppress(EngineError):
@@ -149,9 +170,13 @@ class Lifecycle:
         if again:
             container.advance(Event.WAIT_TO_RESTART)
         core.save_soon(container)
+        sandbox = core.networks.sandbox(container.id)
+        releasing = asyncio.ensure_future(core.networks.release(container.id))
+        if sandbox is not None and sandbox.ports:
+            await asyncio.wait({releasing})  # who waited for the end may want the port
         if not again:
             container.tell_exit(container.ended())
-        await asyncio.gather(core.networks.release(container.id), _delete(shim))
+        await asyncio.gather(releasing, _delete(shim))
         if container.definition.host.auto_remove:
             await self._remove_locked(container, volumes=True)
         elif again:
@@ -367,6 +392,11 @@ class Lifecycle:
 async def _signal(shim: Shim, number: int) -> None:
     with contextlib.suppress(Conflict):  # it is ending by itself
         await shim.kill(number)
+
+
+def _retrieve(done: "asyncio.Future[None]") -> None:
+    if not done.cancelled():
+        done.exception()
 
 
 async def _delete(shim: Shim) -> None:

@@ -8,6 +8,7 @@ and has no shim has ended meanwhile; its exit.json says how.
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 from engine.base.errors import EngineError
 from engine.containers import restart
@@ -82,11 +83,23 @@ async def _take_over(core: Core, lifecycle: Lifecycle, container: Container, *, 
         _run_on(core, lifecycle, container, shim)
         return
     if container.state.live:
-        ended = read_exit(exit_path) or Exit(
-            code=_LOST, finished_at_ns=time.time_ns(), error="exit status unknown: the machine went down"
-        )
-        lifecycle.note_exit(container, ended)
+        lifecycle.note_exit(container, ended_meanwhile(container.state, read_exit(exit_path), time.time_ns()))
         await core.save(container)
+
+
+def ended_meanwhile(state: State, found: Exit | None, now_ns: int) -> Exit:
+    """Return how a container ended that was `state`, has no shim, and left the exit.json `found`.
+
+    A shim removes the exit.json of the run before when it makes the
+    container. Where no pid is on record it may not have come to that, and the
+    file counts only if it is of this run.
+    """
+    if found is not None and (state.pid or found.finished_at_ns >= state.started_ns):
+        return found
+    error = "exit status unknown: the machine went down"
+    if not state.pid:
+        error = "the engine ended while the container was being started"
+    return Exit(code=_LOST, finished_at_ns=now_ns, error=error)
 
 
 def _run_on(core: Core, lifecycle: Lifecycle, container: Container, shim: Shim) -> None:
@@ -96,6 +109,8 @@ def _run_on(core: Core, lifecycle: Lifecycle, container: Container, shim: Shim) 
             log.warning("container %s is %s and has a shim", container.id, container.state.status)
             container.state = State()
         container.advance(Event.START, pid=shim.pid, started_ns=time.time_ns(), exit_code=0, error="")
+    if not container.state.pid:  # the last daemon died while it started it
+        container.state = replace(container.state, pid=shim.pid)
     if shim.status == "paused" and container.state.status is Status.RUNNING:
         container.advance(Event.PAUSE)
     if shim.status == "running" and container.state.status is Status.PAUSED:

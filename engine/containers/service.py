@@ -365,9 +365,9 @@ class ContainerService:
         """Tell whether it has a terminal. Raises NotFound."""
         return self._execs.get(exec_id).request.tty
 
-    def exec_inspect(self, exec_id: str) -> dict[str, Any]:
+    async def exec_inspect(self, exec_id: str) -> dict[str, Any]:
         """Return docker's ExecInspectResponse. Raises NotFound."""
-        return self._execs.document(exec_id)
+        return await self._execs.document(exec_id)
 
     async def exec_resize(self, exec_id: str, *, width: int, height: int) -> None:
         """Set its terminal's size. Raises NotFound, Conflict."""

@@ -224,7 +224,7 @@ class ContainerRoutes:
         if body.detach:
             await self._service.exec_start(exec_id, tty_size=size)
             return Response()
-        if self._service.exec_inspect(exec_id)["Running"]:
+        if (await self._service.exec_inspect(exec_id))["Running"]:
             raise Conflict(f"exec {exec_id} is already running")
 
         async def take(client: socket.socket, prefix: bytes, greeting: bytes) -> None:
@@ -240,4 +240,4 @@ class ContainerRoutes:
 
     async def exec_inspect(self, request: Request) -> Response:
         """GET /exec/{id}/json."""
-        return json_response(self._service.exec_inspect(request.params["id"]))
+        return json_response(await self._service.exec_inspect(request.params["id"]))
