@@ -23,13 +23,17 @@ def create(
     *,
     stdio: Stdio,
     rootfs_mounts: Sequence[Mount] = (),
+    state_path: Path | None = None,
+    listener_fd: int | None = None,
 ) -> Created:
     """Make the container of `spec` as a child of this process; its program waits for `start`.
 
     `rootfs_mounts` (such as the overlay of an image) are made at
     `spec.root.path`, inside the container's own mount namespace: the host
-    never has them, so nothing of them can leak. state.json is written to the
-    bundle. The control group is `spec.linux.cgroupsPath`, or
+    never has them, so nothing of them can leak. state.json is written to
+    `state_path`, or to the bundle. With `listener_fd`, a listening socket that
+    is borrowed, any process that connects to it may `start` the container, and
+    the line of the result leads nowhere. The control group is `spec.linux.cgroupsPath`, or
     `/pyengine/<container_id>`. This process must be single-threaded.
 
     Raises:
@@ -43,9 +47,9 @@ def create(
         with as_start_failure("make control group", cgroup.path):
             warnings = cgroup.create(spec.linux.resources or Resources())
         undo.callback(cgroup.remove, timeout_s=5.0)
-        created = _bear(plan, cgroup, stdio, warnings)
+        created = _bear(plan, cgroup, stdio, warnings, listener_fd)
         undo.callback(_abandon, created)
-        path = bundle / "state.json"
+        path = state_path or bundle / "state.json"
         with as_start_failure("write", str(path)):
             state.write(
                 path, state.new_state(container_id, bundle, created.pid, cgroup.path, spec.annotations)
@@ -54,11 +58,14 @@ def create(
     return replace(created, state_path=path)
 
 
-def _bear(plan: ContainerPlan, cgroup: Cgroup, stdio: Stdio, warnings: list[str]) -> Created:
+def _bear(
+    plan: ContainerPlan, cgroup: Cgroup, stdio: Stdio, warnings: list[str], listener_fd: int | None
+) -> Created:
     around = init.Surroundings(
         own_executable=own_executable(),
         cgroup_binds=cgroup.binds() if isinstance(cgroup, LegacyCgroup) else {},
         cgroup_mount=str(mounted().unified or ""),
+        listener_fd=listener_fd,
     )
     with contextlib.ExitStack() as undo:
         namespace_fd = None
@@ -71,7 +78,7 @@ def _bear(plan: ContainerPlan, cgroup: Cgroup, stdio: Stdio, warnings: list[str]
             cgroup,
             namespaces=plan.new_namespaces,
             pid_namespace_fd=namespace_fd,
-            warnings=warnings,
+            warnings=[*plan.first.masks.warnings, *warnings],
         )
 
 

@@ -12,7 +12,7 @@ from engine.kernel import system, tty
 from engine.kernel.openat2 import BENEATH, IN_ROOT, Resolve, openat2
 from engine.runtime.progress import Progress
 from engine.runtime.rootfs import Rootfs
-from engine.spec.runtime import Device
+from engine.spec.runtime import Device, Process
 
 _MODE = 0o666
 DEFAULT = tuple(
@@ -91,6 +91,13 @@ def open_terminal(root_fd: int) -> tuple[int, int]:
         os.close(pts_fd)
     tty.unlock_pt(master_fd)
     return master_fd, tty.open_peer(master_fd)
+
+
+def size_terminal(master_fd: int, process: Process) -> None:
+    """Give a terminal the size that the process was promised."""
+    size = process.console_size
+    if size is not None:
+        tty.set_winsize(master_fd, rows=size.height, columns=size.width)
 
 
 def bind_console(rootfs: Rootfs, master_fd: int) -> None:

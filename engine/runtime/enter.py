@@ -68,8 +68,16 @@ def score_oom(plan: ProcessPlan, line: InitLine) -> None:
         os.close(fd)
 
 
-def run(plan: ProcessPlan, line: InitLine, progress: Progress, own: tuple[int, int]) -> NoReturn:
+def run(
+    plan: ProcessPlan,
+    line: InitLine,
+    progress: Progress,
+    own: tuple[int, int],
+    listener_fd: int | None = None,
+) -> NoReturn:
     """Become the process of `plan`: tell READY, wait for START, execute. Never returns.
+
+    START comes by the line, or from whoever connects to `listener_fd`.
 
     Raises:
         OSError: a step failed; `progress` has its name.
@@ -99,7 +107,7 @@ def run(plan: ProcessPlan, line: InitLine, progress: Progress, own: tuple[int, i
     if process.no_new_privileges:
         prctl.set_no_new_privs()
     progress.at("wait for start")
-    line.await_start()
+    line.await_start(listener_fd)
     progress.at("confine")
     if process.no_new_privileges:
         identity.confine(plan.masks)

@@ -49,6 +49,7 @@ def enter(
             lambda line_fd: _run(plan, line_fd, pidfd, stdio, own),
             cgroup_at(cgroup),
             pid_namespace_fd=pidfd,
+            warnings=plan.masks.warnings,
         )
     finally:
         os.close(pidfd)
@@ -64,19 +65,20 @@ def _run(plan: ProcessPlan, line_fd: int, pidfd: int, stdio: Stdio, own: tuple[i
         kernel.setns(last_steps.KEPT_FD, _JOINED)
         os.close(last_steps.KEPT_FD)
         if plan.process.terminal:
-            _open_terminal(line, progress)
+            _open_terminal(plan, line, progress)
         last_steps.run(plan, line, progress, own)
 
     init.guarded(body, line_fd, pidfd, None if plan.process.terminal else stdio)
 
 
-def _open_terminal(line: InitLine, progress: Progress) -> None:
+def _open_terminal(plan: ProcessPlan, line: InitLine, progress: Progress) -> None:
     progress.at("open a terminal")
     root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         master_fd, slave_fd = devices.open_terminal(root_fd)
     finally:
         os.close(root_fd)
+    devices.size_terminal(master_fd, plan.process)
     line.terminal(master_fd)
     os.close(master_fd)
     last_steps.use_terminal(slave_fd)

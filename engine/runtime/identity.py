@@ -15,36 +15,41 @@ _ID_MAX = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class CapabilityMasks:
-    """The five sets as bit masks."""
+    """The five sets as bit masks, and what had to be left out of them, in words."""
 
     bounding: int
     effective: int
     inheritable: int
     permitted: int
     ambient: int
+    warnings: tuple[str, ...] = ()
 
 
 def masks(wanted: Capabilities | None, *, last: int) -> CapabilityMasks:
     """Return the sets as masks; None asks for no capability at all.
 
-    Names newer than this kernel (`last` is its highest number) are left out, as runc does.
+    Names newer than this kernel (`last` is its highest number) are left out, as runc does. So are
+    ambient capabilities that are not inheritable too, with a warning: the kernel would refuse them,
+    and `runc spec` writes such sets.
 
     Raises:
-        InvalidArgument: a name is unknown, or a set holds what its superset lacks.
+        InvalidArgument: a name is unknown, or the effective set holds what the permitted one lacks.
     """
     wanted = wanted or Capabilities()
-    found = CapabilityMasks(
-        _mask(wanted.bounding, last),
-        _mask(wanted.effective, last),
-        _mask(wanted.inheritable, last),
-        _mask(wanted.permitted, last),
-        _mask(wanted.ambient, last),
-    )
-    if found.effective & ~found.permitted:
+    effective, permitted = _mask(wanted.effective, last), _mask(wanted.permitted, last)
+    if effective & ~permitted:
         raise InvalidArgument("capabilities: effective is not a subset of permitted")
-    if found.ambient & ~(found.permitted & found.inheritable):
-        raise InvalidArgument("capabilities: ambient is not a subset of permitted and inheritable")
-    return found
+    inheritable, ambient = _mask(wanted.inheritable, last), _mask(wanted.ambient, last)
+    void = ambient & ~(permitted & inheritable)
+    names = " ".join(name for name in capabilities.NAMES if void >> capabilities.NUMBERS[name] & 1)
+    return CapabilityMasks(
+        bounding=_mask(wanted.bounding, last),
+        effective=effective,
+        inheritable=inheritable,
+        permitted=permitted,
+        ambient=ambient & ~void,
+        warnings=(f"ambient capabilities left out, not permitted and inheritable: {names}",) if void else (),
+    )
 
 
 def _mask(names: tuple[str, ...], last: int) -> int:

@@ -34,6 +34,7 @@ class Surroundings:
     own_executable: tuple[int, int]  # device and inode of this interpreter
     cgroup_binds: dict[str, str]  # legacy: name below /sys/fs/cgroup -> the container's directory
     cgroup_mount: str  # unified: where the host has it; "" on a legacy machine
+    listener_fd: int | None  # where `start` will connect; None: it comes by the line
 
 
 def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -> NoReturn:
@@ -41,7 +42,7 @@ def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -
     guarded(
         lambda line, progress: _become(plan, line, progress, around),
         line_fd,
-        None,
+        around.listener_fd,
         None if plan.first.process.terminal else stdio,
     )
 
@@ -75,6 +76,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
         progress.at("open a terminal")
         master_fd, terminal_fd = devices.open_terminal(rootfs.fd)
         devices.bind_console(rootfs, master_fd)
+        devices.size_terminal(master_fd, plan.first.process)
         line.terminal(master_fd)
         os.close(master_fd)
     _set_sysctl(plan, progress)
@@ -93,7 +95,8 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
     if plan.own_cgroup_namespace and around.cgroup_binds:
         progress.at("leave the control group namespace")
         process.unshare(CloneFlag.NEWCGROUP)
-    enter.run(plan.first, line, progress, around.own_executable)
+    listener_fd = None if around.listener_fd is None else enter.KEPT_FD
+    enter.run(plan.first, line, progress, around.own_executable, listener_fd)
 
 
 def _join(plan: ContainerPlan, progress: Progress) -> None:

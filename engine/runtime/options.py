@@ -41,6 +41,13 @@ _REFUSED = frozenset({"idmap", "ridmap", "remount", "tmpcopyup", "move"})
 _IGNORED = frozenset({"silent", "loud", "nofail", "auto", "noauto", "user", "nouser", "_netdev"})
 
 
+def known_words() -> list[str]:
+    """Return the words that mean the same for every file system."""
+    return sorted(
+        {*_PLAIN, *_RECURSIVE, "bind", "rbind", *_PROPAGATION, *(f"r{word}" for word in _PROPAGATION)}
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """What the words of one mount ask for."""

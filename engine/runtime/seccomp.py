@@ -47,10 +47,16 @@ _FLAGS = {
     "SECCOMP_FILTER_FLAG_LOG": kernel.FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": kernel.FLAG_SPEC_ALLOW,
 }
-_NATIVE_ARCHITECTURE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+OPERATORS = tuple(f"SCMP_CMP_{name}" for name in ("EQ", "NE", "LT", "LE", "GT", "GE", "MASKED_EQ"))
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 _Draft = tuple[int, int | str, int | str, int]  # jumps may be "pass" and "fail", of one condition
+
+
+def actions() -> list[str]:
+    """Return the names of the actions that a profile may use."""
+    return sorted({**_ACTIONS, **_WITH_NUMBER})
 
 
 @functools.lru_cache(maxsize=8)
@@ -64,7 +70,7 @@ def compile_profile(profile: Seccomp, machine: str = MACHINE) -> bytes:
         InvalidArgument: an action, operator, errno or argument index does not exist.
         NotSupported: it wants a listener, or leaves out this machine's architecture.
     """
-    own = _NATIVE_ARCHITECTURE.get(machine)
+    own = ARCHITECTURES.get(machine)
     if own is None:
         raise NotSupported(f"seccomp: no system call table for {machine}")
     if profile.architectures and own not in profile.architectures:

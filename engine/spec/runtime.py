@@ -229,8 +229,8 @@ class Resources(_Document, frozen=True, kw_only=True):
     unified: dict[str, str] = {}
 
 
-class SeccompArg(_Document, frozen=True, kw_only=True):
-    """One condition on an argument; `value_two` belongs to SCMP_CMP_MASKED_EQ."""
+class SeccompArg(_Document, frozen=True, kw_only=True, omit_defaults=False):
+    """One condition on an argument; `value_two` belongs to SCMP_CMP_MASKED_EQ. runc demands `op`."""
 
     index: int
     value: int

@@ -35,6 +35,9 @@ class Cgroup(Protocol):
     def freeze(self, frozen: bool, *, timeout_s: float) -> None:
         """Stop or let run all processes; return once that is so."""
 
+    def is_frozen(self) -> bool:
+        """Tell whether all processes are stopped."""
+
     def remove(self, *, timeout_s: float) -> None:
         """Remove it and all below; its last processes may still be ending.
 

@@ -128,6 +128,13 @@ class LegacyCgroup:
 
         files.until(done, timeout_s=timeout_s, what=f"control group {self.path}: {wanted.lower()}")
 
+    def is_frozen(self) -> bool:
+        """Tell whether all processes are stopped."""
+        try:
+            return files.read(self.directory("freezer"), "freezer.state").strip() == "FROZEN"
+        except (FileNotFoundError, KeyError):  # it is gone, or this machine cannot freeze
+            return False
+
     def remove(self, *, timeout_s: float) -> None:
         """Remove the directories of all controllers."""
         for controller in self._mounts:

@@ -106,6 +106,13 @@ class UnifiedCgroup:
         files.write(self.directory, "cgroup.freeze", "1" if frozen else "0")
         self._wait_event("frozen", int(frozen), timeout_s)
 
+    def is_frozen(self) -> bool:
+        """Tell whether all processes are stopped."""
+        try:
+            return "frozen 1" in files.read(self.directory, "cgroup.events")
+        except FileNotFoundError:
+            return False
+
     def _wait_event(self, key: str, value: int, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         fd = os.open(f"{self.directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,104 @@
+"""The command line of `pyengine-oci`: runc's verbs and flags, as podman, containerd and dockerd use them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from engine.base.errors import InvalidArgument
+
+DEFAULT_ROOT = Path("/run/pyengine-oci")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are this project's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidArgument(message.replace("\n", " "), hint=f"see {self.prog} --help")
+
+
+def parse(arguments: Sequence[str], version: str) -> argparse.Namespace:
+    """Return the flags; `verb` names what is to be done.
+
+    Raises:
+        InvalidArgument: they make no sense.
+        SystemExit: help or the version was asked for, and printed.
+    """
+    return _parser(version).parse_args(arguments)
+
+
+def _parser(version: str) -> _Parser:
+    parser = _Parser(prog="pyengine-oci", description="Run containers of OCI bundles.", allow_abbrev=False)
+    parser.add_argument("-v", "--version", action="version", version=version)
+    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="directory of the containers' state")
+    parser.add_argument("--log", type=Path, help="file that errors and warnings are added to")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--systemd-cgroup", action="store_true", help=argparse.SUPPRESS)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str, *, container: bool = True) -> argparse.ArgumentParser:
+        found = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if container:
+            found.add_argument("id", metavar="ID")
+        return found
+
+    _add_making(verb("create", "make a container; its program waits for start"))
+    run = verb("run", "create, start, wait and delete")
+    _add_making(run)
+    run.add_argument("-d", "--detach", action="store_true", help="do not wait for its end")
+    run.add_argument("--keep", action="store_true", help="do not delete it after its end")
+    run.add_argument("--no-subreaper", action="store_true", help=argparse.SUPPRESS)
+    verb("start", "execute the program of a created container")
+    verb("state", "print the state as the specification has it")
+    kill = verb("kill", "send a signal, SIGTERM unless told otherwise")
+    kill.add_argument("signal", nargs="?", default="TERM")
+    kill.add_argument("-a", "--all", action="store_true", help="to every process of the container")
+    delete = verb("delete", "remove what is left of a container")
+    delete.add_argument("-f", "--force", action="store_true", help="kill it when it runs")
+    _add_exec(verb("exec", "run another program in a container", container=False))
+    verb("pause", "stop all processes of a container")
+    verb("resume", "let them run again")
+    ps = verb("ps", "print the processes of a container")
+    ps.add_argument("-f", "--format", choices=("table", "json"), default="table")
+    listing = verb("list", "print the containers", container=False)
+    listing.add_argument("-f", "--format", choices=("table", "json"), default="table")
+    listing.add_argument("-q", "--quiet", action="store_true", help="ids only")
+    spec = verb("spec", "write a config.json to start from", container=False)
+    spec.add_argument("-b", "--bundle", type=Path, default=Path())
+    spec.add_argument("--rootless", action="store_true", help=argparse.SUPPRESS)
+    verb("features", "print what this runtime can do, as JSON", container=False)
+    for name in ("events", "update", "checkpoint", "restore"):
+        verb(name, "not supported").add_argument("rest", nargs=argparse.REMAINDER)
+    return parser
+
+
+def _add_making(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-b", "--bundle", type=Path, default=Path(), help="directory with config.json")
+    parser.add_argument("--no-pivot", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--no-new-keyring", action="store_true", help=argparse.SUPPRESS)
+    _add_outside(parser)
+
+
+def _add_outside(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--console-socket", type=Path, help="socket that gets the terminal's master")
+    parser.add_argument("--pid-file", type=Path, help="file that gets the process id")
+    parser.add_argument("--preserve-fds", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _add_exec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cwd", help="working directory")
+    parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("-t", "--tty", action="store_true", help="with a terminal of its own")
+    parser.add_argument("-u", "--user", metavar="UID[:GID]")
+    parser.add_argument("-g", "--additional-gids", type=int, action="append", default=[], metavar="GID")
+    parser.add_argument("-p", "--process", type=Path, help="file with the whole process, as JSON")
+    parser.add_argument("-d", "--detach", action="store_true", help="do not wait for its end")
+    parser.add_argument("--no-new-privs", action="store_true")
+    parser.add_argument("-c", "--cap", action="append", default=[], help="capability to add")
+    for name in ("--process-label", "--apparmor", "--cgroup"):
+        parser.add_argument(name, default="", help=argparse.SUPPRESS)
+    parser.add_argument("--ignore-paused", action="store_true", help=argparse.SUPPRESS)
+    _add_outside(parser)
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("args", nargs=argparse.REMAINDER, metavar="COMMAND")

@@ -1,0 +1,341 @@
+"""The verbs of `pyengine-oci` that make, change and end containers."""
+
+import contextlib
+import os
+import signal
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from engine.base import jsonio
+from engine.base.errors import Conflict, InvalidArgument, NotFound, NotSupported
+from engine.kernel import process as kernel
+from engine.runtime import birth, console
+from engine.runtime import delete as ending
+from engine.runtime.cgroups.select import cgroup_at
+from engine.runtime.create import create
+from engine.runtime.errors import StartFailed
+from engine.runtime.exec import enter
+from engine.runtime.model import Created, Stdio
+from engine.runtime.store import Container, Status, Store
+from engine.spec.runtime import Capabilities, Process, Spec, User
+
+_STDIO = Stdio(0, 1, 2)
+_WAIT_ALL = 0x40000000  # __WALL
+_OPTION_REASONS = {
+    "systemd_cgroup": "control groups are managed directly",
+    "no_pivot": "without pivot_root the host's mounts stay within reach",
+    "no_new_keyring": "every container has a key ring of its own",
+    "preserve_fds": "a container gets its three streams only",
+    "process_label": "SELinux labels are not supported",
+    "apparmor": "AppArmor profiles are not supported",
+    "cgroup": "processes join the container's own control group",
+    "rootless": "user namespaces are not supported",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every verb is given."""
+
+    flags: Namespace
+    store: Store
+    warn: Callable[[str], None]
+
+    def container(self) -> Container:
+        """Return the container that the command line names."""
+        return self.store.find(self.flags.id)
+
+
+def refuse_unsupported(flags: Namespace) -> None:
+    """Refuse the flags that this runtime knows and does not honour.
+
+    Raises:
+        NotSupported: one is set.
+    """
+    for name, reason in _OPTION_REASONS.items():
+        if getattr(flags, name, None):
+            raise NotSupported(f"--{name.replace('_', '-')} is not supported: {reason}")
+
+
+def create_only(context: Context) -> int:
+    """Make a container whose program waits for `start`."""
+    with _made(context, detached=True, waits=True) as (_, created):
+        os.close(created.control_fd)
+        os.close(created.pidfd)
+    return 0
+
+
+def run(context: Context) -> int:
+    """Make a container, run it, and unless detached wait for its end and delete it."""
+    detached = context.flags.detach
+    with _made(context, detached=detached, waits=False) as (container, created):
+        if detached:
+            birth.start(created)
+            os.close(created.pidfd)
+            return 0
+        code = _foreground(created)
+        if not context.flags.keep:
+            _forget(container, created.cgroup)
+    return code
+
+
+def _foreground(created: Created) -> int:
+    """Start the process and wait for it, with our streams and signals; closes what `created` owns."""
+
+    def send(number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            kernel.pidfd_send_signal(created.pidfd, number)
+
+    relay = None if created.terminal_fd is None else console.Relay(created.terminal_fd)
+    with contextlib.ExitStack() as stack:
+        woken_fd = stack.enter_context(console.attention(send, relay.resize if relay else lambda: None))
+        if relay is not None:
+            stack.enter_context(console.raw(0))
+            relay.resize()
+        birth.start(created)
+        code = console.wait(created, relay, woken_fd)
+    os.close(created.pidfd)
+    if created.terminal_fd is not None:
+        os.close(created.terminal_fd)
+    return code
+
+
+@contextlib.contextmanager
+def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Container, Created]]:
+    """Lend the container and its process; when the caller fails, nothing of either is left."""
+    flags = context.flags
+    bundle = flags.bundle.absolute()
+    text, spec = _read_spec(bundle)
+    _check_console(spec.process, flags.console_socket, detached=detached)
+    with contextlib.ExitStack() as undo:
+        container = context.store.claim(flags.id)
+        undo.callback(container.remove)
+        container.config_path.write_bytes(text)
+        _refuse_populated(spec, container.id)
+        listener = undo.enter_context(container.listen()) if waits else None
+        created = create(
+            spec,
+            bundle,
+            container.id,
+            stdio=_STDIO,
+            state_path=container.state_path,
+            listener_fd=listener.fileno() if listener else None,
+        )
+        undo.callback(_abandon, created, container)
+        for warning in created.warnings:
+            context.warn(warning)
+        _tell_outside(created, flags)
+        yield container, created
+        undo.pop_all()
+
+
+def _read_spec(bundle: Path) -> tuple[bytes, Spec]:
+    path = bundle / "config.json"
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidArgument(f"not a bundle: {path} does not exist") from None
+    return text, jsonio.decode(text, Spec, noun=str(path))
+
+
+def _check_console(process: Process | None, socket_path: Path | None, *, detached: bool) -> None:
+    terminal = process is not None and process.terminal
+    if terminal and detached and socket_path is None:
+        raise InvalidArgument("a terminal and nobody at it: give --console-socket")
+    if socket_path is not None and not terminal:
+        raise InvalidArgument("--console-socket without process.terminal")
+    if socket_path is not None and not detached:
+        raise InvalidArgument("--console-socket needs --detach")
+
+
+def _refuse_populated(spec: Spec, container_id: str) -> None:
+    """Refuse a control group with processes: `delete` would kill them, whosever they are."""
+    group = cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
+    if group.processes():
+        raise Conflict(f"control group {group.path} has processes already")
+
+
+def _tell_outside(created: Created, flags: Namespace) -> None:
+    if flags.console_socket is not None and created.terminal_fd is not None:
+        console.send_master(flags.console_socket, created.terminal_fd)
+        os.close(created.terminal_fd)
+    if flags.pid_file is not None:
+        fresh = flags.pid_file.with_name(f".{flags.pid_file.name}")
+        fresh.write_text(str(created.pid), encoding="ascii")
+        fresh.replace(flags.pid_file)
+
+
+def _abandon(created: Created, container: Container) -> None:
+    """Undo a container that was made; descriptors end with this process."""
+    _end_child(created)
+    _forget(container, created.cgroup)
+
+
+def _end_child(created: Created) -> None:
+    with contextlib.suppress(ChildProcessError):  # reaped already: the number may be another's
+        if os.waitpid(created.pid, os.WNOHANG | _WAIT_ALL)[0] == 0:
+            os.kill(created.pid, signal.SIGKILL)
+            os.waitpid(created.pid, _WAIT_ALL)
+
+
+def _forget(container: Container, cgroup: str) -> None:
+    ending.delete(cgroup, container.path)
+    container.remove()
+
+
+def start(context: Context) -> int:
+    """Execute the program of a created container."""
+    container = context.container()
+    found = container.demand("start")
+    line = container.connect()
+    birth.start(Created(found.pid, -1, None, found.cgroup, (), line.detach()))
+    return 0
+
+
+def kill(context: Context) -> int:
+    """Send a signal."""
+    container = context.container()
+    number = signal_number(context.flags.signal)
+    found = container.demand("kill")
+    paused = container.status() is Status.PAUSED
+    with container.pidfd() as pidfd:
+        ending.kill(found.cgroup, pidfd, number, everyone=context.flags.all)
+    if paused and number == signal.SIGKILL:
+        ending.resume(found.cgroup)  # frozen, it would not even die
+    return 0
+
+
+def signal_number(text: str) -> int:
+    """Return the number of `9`, `KILL`, `SIGKILL` or `sigkill`.
+
+    Raises:
+        InvalidArgument: it is none of a signal.
+    """
+    name = text.upper()
+    if name.isdecimal() and 0 < int(name) < signal.NSIG:
+        return int(name)
+    found = getattr(signal.Signals, name if name.startswith("SIG") else f"SIG{name}", None)
+    if found is None:
+        raise InvalidArgument(f"unknown signal: {text!r}")
+    return int(found)
+
+
+def delete(context: Context) -> int:
+    """Remove what is left of a container."""
+    force = context.flags.force
+    try:
+        container = context.container()
+    except NotFound:
+        if force:
+            return 0
+        raise
+    if container.status() is Status.CREATING:
+        if not force:
+            container.state()  # says that it is not complete
+        _forget_incomplete(container)
+        return 0
+    found = container.state() if force else container.demand("delete")
+    _forget(container, found.cgroup)
+    return 0
+
+
+def _forget_incomplete(container: Container) -> None:
+    """Remove a container whose making was cut short: its control group is known by its spec."""
+    with contextlib.suppress(FileNotFoundError, InvalidArgument, NotSupported):
+        ending.delete(
+            container.spec().linux.cgroups_path or f"/pyengine/{container.id}",
+            container.path,
+        )
+    container.remove()
+
+
+def pause(context: Context) -> int:
+    """Stop all processes."""
+    ending.pause(context.container().demand("pause").cgroup)
+    return 0
+
+
+def resume(context: Context) -> int:
+    """Let all processes run again."""
+    ending.resume(context.container().demand("resume").cgroup)
+    return 0
+
+
+def execute(context: Context) -> int:
+    """Run another program in a container."""
+    flags = context.flags
+    container = context.container()
+    found = container.demand("exec")
+    spec = container.spec()
+    process = exec_process(flags, spec)
+    _check_console(process, flags.console_socket, detached=flags.detach)
+    with container.pidfd() as pidfd:
+        created = enter(found.pid, spec, process, stdio=_STDIO, cgroup=found.cgroup, target_pidfd=pidfd)
+    try:
+        for warning in created.warnings:
+            context.warn(warning)
+        _tell_outside(created, flags)
+        if not flags.detach:
+            return _foreground(created)
+        birth.start(created)
+    except BaseException:
+        _end_child(created)
+        raise
+    return 0
+
+
+def exec_process(flags: Namespace, spec: Spec) -> Process:
+    """Return the process that `exec` asks for: a whole one, or the container's own with changes.
+
+    Raises:
+        InvalidArgument: there is nothing to execute, or a value is malformed.
+    """
+    if flags.process is not None:
+        return jsonio.read(flags.process, Process)
+    words = tuple(flags.args[1:] if flags.args[:1] == ["--"] else flags.args)
+    if not words or spec.process is None:
+        raise InvalidArgument("exec: no command given")
+    base = spec.process
+    user = _user(flags.user, base.user) if flags.user else base.user
+    if flags.additional_gids:
+        user = msgspec.structs.replace(user, additional_gids=(*user.additional_gids, *flags.additional_gids))
+    return msgspec.structs.replace(
+        base,
+        args=words,
+        env=(*base.env, *flags.env),
+        cwd=flags.cwd or base.cwd,
+        terminal=flags.tty,
+        user=user,
+        no_new_privileges=base.no_new_privileges or flags.no_new_privs,
+        capabilities=_with(base.capabilities, tuple(flags.cap)),
+    )
+
+
+def _user(text: str, base: User) -> User:
+    uid, colon, gid = text.partition(":")
+    if not (uid.isdecimal() and (gid.isdecimal() or not colon)):
+        raise InvalidArgument(f"invalid user: {text!r}", hint="give numbers, as 1000 or 1000:1000")
+    return msgspec.structs.replace(base, uid=int(uid), gid=int(gid) if colon else base.gid)
+
+
+def _with(base: Capabilities | None, more: tuple[str, ...]) -> Capabilities | None:
+    if not more:
+        return base
+    base = base or Capabilities()
+    return msgspec.structs.replace(
+        base,
+        bounding=(*base.bounding, *more),
+        effective=(*base.effective, *more),
+        permitted=(*base.permitted, *more),
+    )
+
+
+def exit_code_of(err: BaseException) -> int:
+    """Return the exit status for a failure: a program's own, or 1."""
+    if isinstance(err, StartFailed) and err.exit_code in (126, 127):
+        return err.exit_code
+    return 1

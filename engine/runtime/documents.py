@@ -1,0 +1,158 @@
+"""What `pyengine-oci` prints: states, tables, a first config.json, its features."""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+from engine.kernel import capabilities
+from engine.kernel.syscalls import MACHINE
+from engine.runtime import options, seccomp
+from engine.runtime.store import Container, Status
+from engine.spec.runtime import (
+    OCI_VERSION,
+    Capabilities,
+    DeviceRule,
+    Linux,
+    Mount,
+    Namespace,
+    NamespaceType,
+    Process,
+    Resources,
+    Root,
+    Spec,
+)
+
+_CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
+_NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+_MASKED = (
+    "/proc/acpi /proc/asound /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats"
+    " /proc/sched_debug /proc/scsi /sys/firmware"
+)
+_READONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"
+_SAFE = ("nosuid", "noexec", "nodev")
+
+
+def state_document(container: Container) -> dict[str, object]:
+    """Return what `state` prints.
+
+    Source: OCI runtime-spec 1.2.0, runtime.md, "State"; `rootfs`, `created` and `owner` as runc has them.
+    """
+    status = container.status()
+    document: dict[str, object] = {"ociVersion": OCI_VERSION, "id": container.id, "status": str(status)}
+    if status is Status.CREATING:
+        return document
+    found = container.state()
+    root = container.spec().root
+    created = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(found.created_ns // 10**9))
+    return document | {
+        "ociVersion": found.oci_version,
+        "pid": 0 if status is Status.STOPPED else found.pid,
+        "bundle": found.bundle,
+        "rootfs": os.path.join(found.bundle, root.path) if root else "",
+        "created": f"{created}.{found.created_ns % 10**9:09d}Z",
+        "annotations": found.annotations,
+        "owner": "root",
+    }
+
+
+def list_table(documents: Iterable[dict[str, object]]) -> str:
+    """Return the table that `list` prints."""
+    keys = ("id", "pid", "status", "bundle", "created", "owner")
+    rows = [tuple(str(document.get(key, "")) for key in keys) for document in documents]
+    return _table((tuple(key.upper() for key in keys), *rows))
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def processes_table(listing: str, pids: Iterable[int]) -> str:
+    """Return the lines of `ps -ef` for `pids`, with the head."""
+    head, *lines = listing.splitlines()
+    column = head.split().index("PID")
+    wanted = {str(pid) for pid in pids}
+    kept = (line for line in lines if line.split(None, column + 1)[column] in wanted)
+    return "".join(f"{line}\n" for line in (head, *kept))
+
+
+def first_spec() -> Spec:
+    """Return what `spec` writes: a shell at a terminal, in `rootfs`."""
+    return Spec(
+        oci_version=OCI_VERSION,
+        process=Process(
+            terminal=True,
+            args=("sh",),
+            env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"),
+            cwd="/",
+            capabilities=Capabilities(
+                bounding=_CAPABILITIES, effective=_CAPABILITIES, permitted=_CAPABILITIES
+            ),
+            no_new_privileges=True,
+        ),
+        root=Root(path="rootfs", readonly=True),
+        hostname="pyengine",
+        mounts=(
+            Mount(destination="/proc", type="proc", source="proc", options=_SAFE),
+            Mount(
+                destination="/dev",
+                type="tmpfs",
+                source="tmpfs",
+                options=("nosuid", "strictatime", "mode=755", "size=65536k"),
+            ),
+            Mount(
+                destination="/dev/pts",
+                type="devpts",
+                source="devpts",
+                options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+            ),
+            Mount(
+                destination="/dev/shm",  # noqa: S108 (the container's own)
+                type="tmpfs",
+                source="shm",
+                options=(*_SAFE, "mode=1777", "size=65536k"),
+            ),
+            Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=_SAFE),
+            Mount(destination="/sys", type="sysfs", source="sysfs", options=(*_SAFE, "ro")),
+            Mount(
+                destination="/sys/fs/cgroup",
+                type="cgroup",
+                source="cgroup",
+                options=(*_SAFE, "relatime", "ro"),
+            ),
+        ),
+        linux=Linux(
+            resources=Resources(devices=(DeviceRule(allow=False),)),
+            namespaces=tuple(Namespace(type=NamespaceType(name)) for name in _NAMESPACES),
+            masked_paths=tuple(_MASKED.split()),
+            readonly_paths=tuple(_READONLY.split()),
+        ),
+    )
+
+
+def features() -> dict[str, object]:
+    """Return what this runtime knows.
+
+    Source: OCI runtime-spec 1.2.0, features.md and features-linux.md.
+    """
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": [],
+        "mountOptions": options.known_words(),
+        "linux": {
+            "namespaces": sorted(_NAMESPACES),
+            "capabilities": list(capabilities.NAMES),
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "seccomp": {
+                "enabled": MACHINE in seccomp.ARCHITECTURES,
+                "actions": seccomp.actions(),
+                "operators": list(seccomp.OPERATORS),
+                "archs": sorted(seccomp.ARCHITECTURES.values()),
+            },
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+        },
+    }

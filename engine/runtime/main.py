@@ -1,0 +1,173 @@
+"""pyengine-oci: the runtime as a program, with runc's verbs and flags.
+
+podman, containerd and dockerd may use it as their runtime. A failure is one
+line on standard error, and in the file given by `--log`, where they look for it.
+"""
+
+import os
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from engine.base import jsonio, process
+from engine.base.errors import AlreadyExists, EngineError, NotSupported
+from engine.runtime import arguments, commands, documents
+from engine.runtime.cgroups.select import cgroup_at
+from engine.runtime.commands import Context
+from engine.runtime.store import Store
+from engine.spec.runtime import OCI_VERSION
+
+VERSION = f"pyengine-oci 0.1.0\nspec: {OCI_VERSION}"
+_PS_TIMEOUT_S = 10.0
+_INTERRUPTED = 128
+
+
+class _Interrupted(BaseException):
+    """A signal that ends this process; what is half done is undone on its way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit status."""
+    journal = _Journal(None, "text")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        flags = arguments.parse(sys.argv[1:] if words is None else words, VERSION)
+        journal = _Journal(flags.log, flags.log_format)
+        return _dispatch(flags, journal)
+    except _Interrupted as err:
+        return _INTERRUPTED + err.number
+    except BrokenPipeError:  # of our own output: who took it is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except EngineError as err:
+        journal.error(f"{err} ({err.hint})" if err.hint else str(err))
+        return commands.exit_code_of(err)
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        journal.error(f"{where}{(err.strerror or str(err)).lower()}")
+        return 1
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise _Interrupted(number)
+
+
+def _dispatch(flags: Namespace, journal: "_Journal") -> int:
+    commands.refuse_unsupported(flags)
+    verb = _VERBS.get(flags.verb)
+    if verb is None:
+        raise NotSupported(f"{flags.verb}: not supported by this runtime")
+    return verb(Context(flags, Store(flags.root.absolute()), journal.warning))
+
+
+class _Journal:
+    """Where errors and warnings go: standard error, and the log that was asked for."""
+
+    def __init__(self, path: Path | None, style: str) -> None:
+        self._path = path
+        self._style = style
+
+    def error(self, text: str) -> None:
+        """Tell why this process fails."""
+        self._tell("error", text)
+
+    def warning(self, text: str) -> None:
+        """Tell what could not be done and was not essential."""
+        self._tell("warning", text)
+
+    def _tell(self, level: str, text: str) -> None:
+        line = text.replace("\n", " ")
+        mark = "" if level == "error" else f"{level}: "
+        sys.stderr.write(f"pyengine-oci: {mark}{line}\n")
+        if self._path is None:
+            return
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        record = jsonio.encode({"level": level, "msg": line, "time": stamp}) + b"\n"
+        if self._style == "text":
+            record = f'time="{stamp}" level={level} msg={jsonio.encode(line).decode()}\n'.encode()
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as err:
+            sys.stderr.write(f"pyengine-oci: log {self._path}: {(err.strerror or '').lower()}\n")
+            return
+        try:
+            os.write(fd, record)
+        finally:
+            os.close(fd)
+
+
+def _print(document: object) -> int:
+    sys.stdout.write(jsonio.encode_pretty(document).decode())
+    sys.stdout.flush()
+    return 0
+
+
+def _state(context: Context) -> int:
+    return _print(documents.state_document(context.container()))
+
+
+def _list(context: Context) -> int:
+    containers = context.store.all()
+    if context.flags.quiet:
+        sys.stdout.write("".join(f"{container.id}\n" for container in containers))
+        return 0
+    found = [documents.state_document(container) for container in containers]
+    if context.flags.format == "json":
+        return _print(found)
+    sys.stdout.write(documents.list_table(found))
+    return 0
+
+
+def _ps(context: Context) -> int:
+    found = context.container().demand("ps")
+    pids = cgroup_at(found.cgroup).processes()
+    if context.flags.format == "json":
+        return _print(pids)
+    listing = process.run(["ps", "-ef"], timeout_s=_PS_TIMEOUT_S)
+    sys.stdout.write(documents.processes_table(listing.stdout.decode(errors="replace"), pids))
+    return 0
+
+
+def _spec(context: Context) -> int:
+    path = context.flags.bundle / "config.json"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        raise AlreadyExists(f"{path} exists: remove it first") from None
+    with os.fdopen(fd, "wb") as file:
+        file.write(jsonio.encode_pretty(documents.first_spec()))
+    return 0
+
+
+def _features(_context: Context) -> int:
+    return _print(documents.features())
+
+
+_VERBS: dict[str, Callable[[Context], int]] = {
+    "create": commands.create_only,
+    "run": commands.run,
+    "start": commands.start,
+    "state": _state,
+    "kill": commands.kill,
+    "delete": commands.delete,
+    "exec": commands.execute,
+    "pause": commands.pause,
+    "resume": commands.resume,
+    "ps": _ps,
+    "list": _list,
+    "spec": _spec,
+    "features": _features,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
