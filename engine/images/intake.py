@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import os
 import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,8 +41,11 @@ Step = Callable[[int], None]  # told how many bytes were read so far; may raise 
 class Intake:
     """What one load or pull brings in. Synchronous; `discard` once at the end, whatever happened."""
 
-    def __init__(self, root: Root, content: ContentStore, limits: Limits) -> None:
+    def __init__(self, root: Root, content: ContentStore, limits: Limits, guard: threading.Lock) -> None:
+        """Stage below `root`; `guard` is what the sweep holds while it decides."""
         self._root = root
+        self._guard = guard
+        self.pinned: set[str] = set()  # blobs and layers of the store that this intake counts on
         self._content = content
         self._limits = limits
         self._path = root.tmp / f"{TMP_PREFIX}{secrets.token_hex(8)}"
@@ -78,8 +82,21 @@ class Intake:
         return self._blobs.get(digest) or self._content.path(digest)
 
     def has_layer(self, chain_id: str) -> bool:
-        """Tell whether the layer is staged or in the store."""
-        return chain_id in self._layers or has_layer(self._root, chain_id)
+        """Tell whether the layer is staged or in the store; from now on it stays there."""
+        if chain_id in self._layers:
+            return True
+        with self._guard:
+            self.pinned.add(chain_id)
+            return has_layer(self._root, chain_id)
+
+    def has_blob(self, digest: str, size_bytes: int) -> bool:
+        """Tell whether the blob is in the store with that size; from now on it stays there."""
+        with self._guard:
+            self.pinned.add(digest)
+            try:
+                return os.stat(self._content.path(digest)).st_size == size_bytes
+            except FileNotFoundError:
+                return False
 
     def unpack(self, blob: Path, diff_id: str, chain_id: str, step: Step) -> None:
         """Unpack the layer archive `blob` and stage the result.

@@ -33,45 +33,50 @@ def plan(
     Raises:
         Conflict: a container, or a name that was not given, stands against it.
     """
-    if matched is not None and any(name for name in names if name.tag and name != matched):
-        return Removal((matched,), delete=False)
     if matched is not None:
-        return _last_name(image, matched, names, uses, force=force)
-    repositories = {name.name for name in names}
-    if len(repositories) > 1 and not force:
-        raise Conflict(
-            f"conflict: unable to delete {short(image.id)} (must be forced) - "
-            "image is referenced in multiple repositories"
-        )
-    _check_uses(image, uses, force=force)
-    return Removal(tuple(names), delete=True)
+        return _by_name(image, matched, names, uses, force=force)
+    return _by_id(image, names, uses, force=force)
 
 
-def _last_name(
+def _by_name(
     image: Image, matched: Reference, names: Sequence[Reference], uses: Sequence[ImageUse], *, force: bool
 ) -> Removal:
-    if uses and not force:
+    if uses and not force and _is_single(names):
         raise Conflict(
             f'conflict: unable to remove repository reference "{matched.familiar}" (must force) - '
             f"container {short(uses[0].container_id)} is using its referenced image {short(image.id)}"
         )
-    if uses:
-        return Removal((matched,), delete=False)  # the containers keep the image, without a name
-    others = {name.name for name in names if name != matched} - {matched.name}
-    if others:
-        return Removal((matched,), delete=False)
-    return Removal(tuple(names), delete=True)
+    untag = [matched]
+    left = [name for name in names if name != matched]
+    if matched.tag and not any(name.tag and name.name == matched.name for name in left):
+        # The digests of a repository go with its last tag.
+        untag += [name for name in left if name.name == matched.name]
+        left = [name for name in left if name.name != matched.name]
+    return Removal(tuple(untag), delete=not left and not uses)  # the containers keep it, without a name
 
 
-def _check_uses(image: Image, uses: Sequence[ImageUse], *, force: bool) -> None:
+def _by_id(image: Image, names: Sequence[Reference], uses: Sequence[ImageUse], *, force: bool) -> Removal:
     running = next((use for use in uses if use.running), None)
     if running is not None:
         raise Conflict(
             f"conflict: unable to delete {short(image.id)} (cannot be forced) - "
             f"image is being used by running container {short(running.container_id)}"
         )
-    if uses and not force:
+    if not force and not _is_single(names):
         raise Conflict(
             f"conflict: unable to delete {short(image.id)} (must be forced) - "
+            "image is referenced in multiple repositories"
+        )
+    if uses and (not force or not names):
+        # Docker forces this too, which takes a container that was never started its root.
+        force_word = "cannot" if force else "must"
+        raise Conflict(
+            f"conflict: unable to delete {short(image.id)} ({force_word} be forced) - "
             f"image is being used by stopped container {short(uses[0].container_id)}"
         )
+    return Removal(tuple(names), delete=not uses)
+
+
+def _is_single(names: Sequence[Reference]) -> bool:
+    """Tell whether the names are at most one tag and digests of one repository."""
+    return sum(bool(name.tag) for name in names) <= 1 and len({name.name for name in names}) <= 1

@@ -5,14 +5,13 @@ answers from memory, so that creating a container waits for no disk.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.base.database import Database
-from engine.base.errors import EngineError, InvalidArgument
+from engine.base.errors import EngineError, InvalidArgument, NotFound
 from engine.base.ids import short
 from engine.base.paths import Root
 from engine.images import progress, removal, view
@@ -34,6 +33,7 @@ Objects = list[dict[str, Any]]
 InUse = Callable[[str], Sequence[ImageUse]]  # image id -> containers that use it
 Emit = Callable[[str, str, str], None]  # ("pull"|"load"|"tag"|"untag"|"delete", image id, familiar name)
 _CHUNK_BYTES = 1 << 20
+_PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 
 
 def _silent(_action: str, _image_id: str, _name: str) -> None:
@@ -108,7 +108,8 @@ class ImageService:
 
     def history(self, name: str) -> Objects:
         """Return docker's HistoryResponseItem of each step, newest first. Raises as `resolve` does."""
-        return view.history(self.resolve(name))
+        image = self.resolve(name)
+        return view.history(image, [self._library.layer_size(chain_id) for chain_id in image.chain_ids])
 
     # bringing in
 
@@ -126,7 +127,7 @@ class ImageService:
         operation = Operation()
 
         async def work(operation: Operation) -> None:
-            with self._staged() as intake:
+            with self._library.staged() as intake:
                 source = operation.source(stream)
                 images = await asyncio.to_thread(self._receive, operation, intake, source, quiet)
                 operation.check()
@@ -135,14 +136,6 @@ class ImageService:
                 self._tell_loaded(operation, image)
 
         return operation.stream(work)
-
-    @contextlib.contextmanager
-    def _staged(self) -> Iterator[Intake]:
-        intake = self._library.new_intake()
-        try:
-            yield intake
-        finally:
-            intake.discard()
 
     def _receive(
         self, operation: Operation, intake: Intake, source: StreamSource, quiet: bool
@@ -184,7 +177,7 @@ class ImageService:
             # Here, because most engines never pull, and TLS and HTTP cost megabytes and half a second.
             from engine.images.pull import Pull  # noqa: PLC0415
 
-            with self._staged() as intake:
+            with self._library.staged() as intake:
                 pull = Pull(self._library, intake, operation, wanted, target, auth or RegistryAuth())
                 image = await pull.run()
                 self._emit("pull", image, wanted.familiar)
@@ -230,7 +223,8 @@ class ImageService:
         if name.digest:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         name = name.with_default_tag()
-        await self._store.add((), [(name, image.id)])
+        if not await self._library.name([name], image.id):
+            raise NotFound("image", source)  # it was removed while this waited
         self._emit("tag", image.id, name.familiar)
 
     async def remove(
@@ -248,16 +242,21 @@ class ImageService:
             Conflict: in docker's words ("conflict: unable to delete ...").
         """
         del prune
+        if damaged := self._store.broken(name):
+            await self._library.delete(damaged)
+            self._emit("delete", damaged, damaged)
+            return [{"Deleted": damaged}]
         image, matched = self._store.resolve(name)
         names = self._store.references(image.id)
-        return await self._carry_out(
-            image, removal.plan(image, matched, names, in_use(image.id), force=force)
-        )
+        plan = removal.plan(image, matched, names, in_use(image.id), force=force)
+        return (await self._carry_out(image, plan))[0]
 
-    async def _carry_out(self, image: Image, plan: removal.Removal) -> Objects:
+    async def _carry_out(self, image: Image, plan: removal.Removal) -> tuple[Objects, int]:
+        """Return docker's answer, and the bytes that are free now."""
         answer: Objects = [{"Untagged": name.familiar} for name in plan.untag]
+        freed = 0
         if plan.delete:
-            layers = await self._library.delete(image.id)
+            layers, freed = await self._library.delete(image.id)
             answer += [{"Deleted": image.id}, *({"Deleted": layer} for layer in layers)]
         else:
             await self._store.untag(plan.untag)
@@ -265,7 +264,7 @@ class ImageService:
             self._emit("untag", image.id, name.familiar)
         if plan.delete:
             self._emit("delete", image.id, image.id)
-        return answer
+        return answer, freed
 
     async def prune(
         self, filters: Mapping[str, Sequence[str]] | None = None, *, in_use: InUse = _unused
@@ -275,8 +274,8 @@ class ImageService:
         By default only those without a tag; all unused with ``dangling=false``.
         """
         chosen = dict(filters or {})
-        if set(chosen) - {"dangling", "label", "until"}:
-            raise InvalidArgument(f"invalid filter '{min(set(chosen) - {'dangling', 'label', 'until'})}'")
+        if unknown := set(chosen) - _PRUNE_FILTERS:
+            raise InvalidArgument(f"invalid filter '{min(unknown)}'")
         if view.boolean("dangling", chosen.pop("dangling", ["true"])):
             chosen["dangling"] = ["true"]
         deleted: Objects = []
@@ -286,8 +285,9 @@ class ImageService:
             if image is None or in_use(image.id):
                 continue
             names = tuple(self._store.references(image.id))
-            deleted += await self._carry_out(image, removal.Removal(names, delete=True))
-            reclaimed += image.size_bytes
+            answer, freed = await self._carry_out(image, removal.Removal(names, delete=True))
+            deleted += answer
+            reclaimed += freed
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 
 

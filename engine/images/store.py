@@ -9,6 +9,7 @@ of its own that a cancelled caller does not cut off.
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
@@ -45,6 +46,8 @@ _MIGRATIONS = (
     ) STRICT;
     CREATE TABLE image_preload (archive TEXT PRIMARY KEY) STRICT
     """,
+    # Its one row says that the tables are the whole truth; without it the blobs are searched for images.
+    "CREATE TABLE image_complete (one INTEGER PRIMARY KEY CHECK (one = 1)) STRICT",
 )
 
 
@@ -91,11 +94,26 @@ class ImageStore:
             try:
                 self._records[image_id] = self.read_record(image_id, manifest, size_bytes, added_ns)
             except EngineError as err:
-                self._broken.add(image_id)
-                log.warning("image %s is left out: %s", image_id, err)
+                self.leave_out(image_id, str(err))
         for name, image_id, updated_ns in self._database.read("SELECT * FROM image_reference"):
             self._references[name] = (reference.parse(name), image_id, updated_ns)
         self._preloaded = {row[0] for row in self._database.read("SELECT archive FROM image_preload")}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the tables are the whole truth; not so after the database was lost."""
+        return bool(self._database.read("SELECT 1 FROM image_complete"))
+
+    async def complete(self, records: Iterable[Record]) -> None:
+        """Add what was found among the blobs, and say that this is all: one transaction."""
+        await self.add(records, (), complete=True)
+
+    def leave_out(self, image_id: str, reason: str) -> None:
+        """Treat an image as not there until it is loaded or pulled again."""
+        log.warning("image %s is left out: %s", image_id, reason)
+        self._broken.add(image_id)
+        self._records.pop(image_id, None)
+        self._images.clear()
 
     def read_record(self, image_id: str, manifest_digest: str, size_bytes: int, added_ns: int) -> Record:
         """Return an image from its blobs.
@@ -144,6 +162,16 @@ class ImageStore:
         """Return the id of the image that is called exactly `name`, or nothing."""
         found = self._references.get(str(name))
         return found[1] if found and found[1] in self._records else ""
+
+    def broken(self, name: str) -> str:
+        """Return the id of the left-out image that `name` means, a whole id or a reference; or nothing."""
+        if name in self._broken:
+            return name
+        with contextlib.suppress(InvalidArgument):
+            found = self._references.get(str(reference.parse(name).with_default_tag()))
+            if found and found[1] in self._broken:
+                return found[1]
+        return ""
 
     def was_preloaded(self, archive: str) -> bool:
         """Tell whether an archive of this description was loaded at some start before."""
@@ -203,7 +231,9 @@ class ImageStore:
 
     # changing
 
-    async def add(self, records: Iterable[Record], names: Iterable[tuple[Reference, str]]) -> None:
+    async def add(
+        self, records: Iterable[Record], names: Iterable[tuple[Reference, str]], *, complete: bool = False
+    ) -> None:
         """Commit images and names together; a name that meant another image moves."""
         added = [record for record in records if record.id not in self._records]
         named = [(name, image_id, time.time_ns()) for name, image_id in names]
@@ -218,6 +248,8 @@ class ImageStore:
                 "INSERT OR REPLACE INTO image_reference VALUES (?, ?, ?)",
                 [(str(name), image_id, when) for name, image_id, when in named],
             )
+            if complete:
+                connection.execute("INSERT OR IGNORE INTO image_complete VALUES (1)")
 
         def mirror() -> None:
             for record in added:
@@ -251,6 +283,7 @@ class ImageStore:
 
         def mirror() -> None:
             self._records.pop(image_id, None)
+            self._broken.discard(image_id)
             for name in [name for name, entry in self._references.items() if entry[1] == image_id]:
                 del self._references[name]
 

@@ -5,6 +5,7 @@ Source: Docker Engine API v1.51, ImageSummary, ImageInspect, HistoryResponseItem
 
 import datetime
 import fnmatch
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,13 +16,14 @@ from engine.base.errors import InvalidArgument
 from engine.images.documents import created_seconds
 from engine.images.model import Image
 from engine.spec import reference
-from engine.spec.image import ContainerConfig
+from engine.spec.image import ContainerConfig, History
 
 Filters = Mapping[str, Sequence[str]]
-_KNOWN = frozenset({"reference", "dangling", "label", "before", "since", "until"})
+_KNOWN = frozenset({"reference", "dangling", "label", "label!", "before", "since", "until"})
 _TRUE = frozenset({"1", "true"})
 _FALSE = frozenset({"0", "false"})
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_AGE = re.compile(r"(?:[0-9]{1,9}[hms])+\Z", re.ASCII)  # as Go writes durations, in whole units
 _EMPTY_CONFIG: dict[str, Any] = {"Env": None, "Cmd": None, "Entrypoint": None, "Labels": None}
 
 
@@ -71,23 +73,31 @@ def config_document(config: ContainerConfig) -> dict[str, Any]:
     return _EMPTY_CONFIG | document
 
 
-def history(image: Image) -> list[dict[str, Any]]:
-    """Return docker's HistoryResponseItem of each step, newest first."""
-    items: list[dict[str, Any]] = [
-        {
-            "Id": "<missing>",
-            "Created": _seconds(step.created),
-            "CreatedBy": step.created_by or "",
-            "Tags": None,
-            "Size": 0,
-            "Comment": step.comment or "",
-        }
-        for step in image.config.history or ()
+def history(image: Image, layer_sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return docker's HistoryResponseItem of each step, newest first; `layer_sizes` bottom first.
+
+    A layer that no step claims is a step without a description.
+    """
+    sizes = iter(layer_sizes)
+    items = [
+        _history_item(step, 0 if step.empty_layer else next(sizes, 0)) for step in image.config.history or ()
     ]
+    items += [_history_item(History(), size) for size in sizes]
     items.reverse()
     if items:
-        items[0] |= {"Id": image.id, "Tags": list(image.repo_tags) or None, "Size": image.size_bytes}
+        items[0] |= {"Id": image.id, "Tags": list(image.repo_tags) or None}
     return items
+
+
+def _history_item(step: History, size_bytes: int) -> dict[str, Any]:
+    return {
+        "Id": "<missing>",
+        "Created": _seconds(step.created),
+        "CreatedBy": step.created_by or "",
+        "Tags": None,
+        "Size": size_bytes,
+        "Comment": step.comment or "",
+    }
 
 
 def select(
@@ -123,7 +133,8 @@ def _tests(filters: Filters, resolve: Callable[[str], Image]) -> list[Callable[[
     if "dangling" in filters:
         wanted = boolean("dangling", filters["dangling"])
         tests.append(lambda image: (not image.repo_tags) is wanted)
-    tests += [_label_test(label) for label in filters.get("label", ())]
+    tests += [_label_test(label, wanted=True) for label in filters.get("label", ())]
+    tests += [_label_test(label, wanted=False) for label in filters.get("label!", ())]
     for name in filters.get("before", ()):
         tests.append(_before(created_seconds(resolve(name).config)))
     for name in filters.get("since", ()):
@@ -147,12 +158,12 @@ def _is_like(name: str, patterns: Sequence[str]) -> bool:
     )
 
 
-def _label_test(wanted: str) -> Callable[[Image], bool]:
-    key, equals, value = wanted.partition("=")
+def _label_test(label: str, *, wanted: bool) -> Callable[[Image], bool]:
+    key, equals, value = label.partition("=")
 
     def test(image: Image) -> bool:
         labels = image.config.defaults.labels or {}
-        return key in labels and (not equals or labels[key] == value)
+        return (key in labels and (not equals or labels[key] == value)) is wanted
 
     return test
 
@@ -187,8 +198,9 @@ def until_seconds(text: str) -> int:
     """
     if text.isascii() and text.isdigit():
         return int(text)
-    if text[-1:] in _SECONDS and text[:-1].isascii() and text[:-1].isdigit():
-        return int(time.time()) - int(text[:-1]) * _SECONDS[text[-1]]
+    if _AGE.match(text):
+        parts = re.findall(r"([0-9]+)([hms])", text)
+        return int(time.time()) - sum(int(count) * _SECONDS[unit] for count, unit in parts)
     try:
         return int(datetime.datetime.fromisoformat(text).timestamp())
     except ValueError:

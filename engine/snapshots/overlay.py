@@ -62,9 +62,8 @@ class OverlaySnapshotter:
         """Make, or find again, the snapshot; see the Protocol."""
         if not chain_ids:
             return self._prepare_empty(key, volatile=volatile)
-        layers = self._checked_layers(chain_ids)
         container = self._make(key, chain_ids, volatile=volatile)
-        return (self._overlay(layers, container, volatile=volatile),)
+        return (self._overlay(self.layer_dirs(chain_ids), container, volatile=volatile),)
 
     def remove(self, key: str) -> None:
         """Remove the snapshot; see the Protocol."""
@@ -98,12 +97,10 @@ class OverlaySnapshotter:
                     pinned.update(record.chain_ids)
         return frozenset(pinned)
 
-    def _checked_layers(self, chain_ids: Sequence[str]) -> list[Path]:
-        layers = list(self.layer_dirs(chain_ids))
-        for path in layers:
+    def _check_layers(self, chain_ids: Sequence[str]) -> None:
+        for path in self.layer_dirs(chain_ids):
             if not path.is_dir():
                 raise NotFound("layer", path.parent.name)
-        return layers
 
     def _prepare_empty(self, key: str, *, volatile: bool) -> tuple[Mount, ...]:
         """An image without layers: the upper directory alone is the root."""
@@ -123,12 +120,13 @@ class OverlaySnapshotter:
             container.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if record != wanted:
                 _write_record(container, wanted)
+            self._check_layers(chain_ids)  # after they were noted: a sweep looks at the notes last
             container.work.mkdir(mode=0o700, exist_ok=True)
             self._make_upper(container, chain_ids)
-        except OSError as err:
+        except (OSError, NotFound) as err:
             if record is None:
                 self.remove(key)
-            if _is_full(err):
+            if isinstance(err, OSError) and _is_full(err):
                 raise OutOfSpace(f"snapshot {key[:12]}: no space left on device") from err
             raise
         return container
