@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 
-from engine.base.errors import EngineError, InvalidArgument, NotSupported, Unavailable
+from engine.base.errors import EngineError, InvalidArgument, NotSupported, OutOfSpace, Unavailable
 from engine.base.ids import short
 from engine.images import progress
 from engine.images.archive import ArchivedImage
@@ -58,21 +58,20 @@ class Pull:
         """Do it all and return the image's id."""
         wanted = self._name.digest or self._name.tag
         digest, manifest_digest, manifest = await asyncio.to_thread(self._resolve, wanted)
+        image_id = manifest.config.digest
         self._say(progress.message(f"Pulling from {self._name.path}", object_id=wanted))
-        names = [(self._name.with_digest(digest), manifest.config.digest)]
+        names = [self._name.with_digest(digest)]
         if self._name.tag:
-            names.append((self._name.with_tag(self._name.tag), manifest.config.digest))
-        present = self._library.store.get(manifest.config.digest)
-        if present is None:
+            names.append(self._name.with_tag(self._name.tag))
+        news = "Image is up to date"
+        if not await self._library.name(names, image_id):
+            news = "Downloaded newer image"
             image = await self._fetch(manifest, manifest_digest)
             self._operation.check()
-            await self._library.publish(self._intake, [image], names)
-        else:
-            await self._library.store.add((), names)
-        news = "Image is up to date" if present else "Downloaded newer image"
+            await self._library.publish(self._intake, [image], [(name, image_id) for name in names])
         self._say(progress.message(f"Digest: {digest}"))
         self._say(progress.message(f"Status: {news} for {self._name.familiar}"))
-        return manifest.config.digest
+        return image_id
 
     def _say(self, item: progress.Progress) -> None:
         self._operation.report(item)
@@ -112,92 +111,112 @@ class Pull:
             raise InvalidArgument(
                 f"the configuration names {len(config.diff_ids)} layers, the manifest {len(manifest.layers)}"
             )
-        await self._fetch_layers(manifest.layers)
-        await asyncio.to_thread(self._unpack, image)
+        await self._fetch_layers(manifest.layers, image)
         return image
 
     def _config(self, descriptor: Descriptor) -> ImageConfig:
         if descriptor.size > self._limits.document_bytes:
             raise InvalidArgument(f"image configuration of {descriptor.size} bytes")
-        path = self._download(descriptor, quiet=True)
+        # Always fetched: the stored one may be why the image is not there.
+        path = self._transfer(descriptor, lambda _: self._operation.check())
         return parse_config(path.read_bytes(), self._limits)
 
-    async def _fetch_layers(self, layers: Sequence[Descriptor]) -> None:
+    async def _fetch_layers(self, layers: Sequence[Descriptor], image: ArchivedImage) -> None:
+        """Download the layers side by side; unpack each as soon as it and those below are there."""
         unique = {layer.digest: layer for layer in layers}
         for layer in unique.values():
             self._say(progress.step("Pulling fs layer", short(layer.digest)))
-        gate = asyncio.Semaphore(_PARALLEL)
         failed = threading.Event()
+        gate = asyncio.Semaphore(_PARALLEL)
 
-        async def one(layer: Descriptor) -> None:
+        async def one(layer: Descriptor) -> bool:
             async with gate:
-                if failed.is_set():
-                    return
-                try:
-                    await asyncio.to_thread(self._download, layer, failed=failed)
-                except BaseException:
-                    failed.set()  # so that the others end at their next bytes
-                    raise
+                return not failed.is_set() and await asyncio.to_thread(self._download, layer, failed)
 
-        # Not cancelled on a failure: a thread cannot be, and must have ended before the clean-up.
-        results = await asyncio.gather(*map(one, unique.values()), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        downloads = {digest: asyncio.ensure_future(one(layer)) for digest, layer in unique.items()}
+        try:
+            chain_ids = digests.chain_ids(image.config.diff_ids)
+            for layer, diff_id, chain_id in zip(layers, image.config.diff_ids, chain_ids, strict=True):
+                await _one_of(downloads.values(), downloads[layer.digest])
+                is_new = downloads[layer.digest].result()
+                await asyncio.to_thread(self._unpack, layer, diff_id, chain_id, is_new)
+        finally:
+            # Not cancelled: a thread cannot be, and must have ended before the clean-up.
+            failed.set()
+            await asyncio.gather(*downloads.values(), return_exceptions=True)
 
-    def _download(
-        self, layer: Descriptor, *, quiet: bool = False, failed: threading.Event | None = None
-    ) -> Path:
-        """Bring in one blob, going on where a lost connection left off; return where it is."""
-        if self._library.content.has(layer.digest):
-            if not quiet:
-                self._say(progress.step("Already exists", short(layer.digest)))
-            return self._library.content.path(layer.digest)
-        if not layer.digest.startswith("sha256:"):
-            raise NotSupported(f"digest {layer.digest[:20]}... is not sha256")
-        path = self._intake.new_path()
-        if layer.size > bounded_by_disk(self._limits.archive_bytes, path.parent):
-            raise InvalidArgument(f"blob {layer.digest} has {layer.size} bytes, more than there is room for")
-        transfer = _Transfer(self._registry, layer, path, self._reporter(layer, quiet, failed))
-        transfer.run()
-        self._intake.add_blob(layer.digest, path)
-        if not quiet:
-            self._say(progress.step("Verifying Checksum", short(layer.digest)))
-            self._say(progress.step("Download complete", short(layer.digest)))
-        return path
-
-    def _reporter(self, layer: Descriptor, quiet: bool, failed: threading.Event | None) -> Any:  # noqa: ANN401
+    def _download(self, layer: Descriptor, failed: threading.Event) -> bool:
+        """Bring in the blob of a layer; False when it is there already."""
+        name = short(layer.digest)
+        if self._intake.has_blob(layer.digest, layer.size):
+            self._say(progress.step("Already exists", name))
+            return False
         last = 0
 
         def report(count: int) -> None:
             nonlocal last
             self._operation.check()
-            if failed is not None and failed.is_set():
+            if failed.is_set():
                 raise EngineError("another layer failed")
-            if not quiet and (count - last >= _REPORT_BYTES or count == layer.size):
+            if count - last >= _REPORT_BYTES or count == layer.size:
                 last = count
-                self._say(progress.advance("Downloading", short(layer.digest), count, layer.size))
+                self._say(progress.advance("Downloading", name, count, layer.size))
 
-        return report
+        self._transfer(layer, report)
+        self._say(progress.step("Verifying Checksum", name))
+        self._say(progress.step("Download complete", name))
+        return True
 
-    def _unpack(self, image: ArchivedImage) -> None:
-        chains = digests.chain_ids(image.config.diff_ids)
-        for diff_id, chain, blob in zip(image.config.diff_ids, chains, image.layer_digests, strict=True):
-            if not self._intake.has_layer(chain):
-                self._say(progress.step("Extracting", short(blob)))
-                try:
-                    self._intake.unpack(
-                        self._intake.blob_path(blob), diff_id, chain, lambda _: self._operation.check()
-                    )
-                except InvalidArgument as err:
-                    raise InvalidArgument(f"invalid layer {short(blob)}: {err}") from err
-            self._say(progress.step("Pull complete", short(blob)))
+    def _transfer(self, blob: Descriptor, report: Callable[[int], None]) -> Path:
+        if not blob.digest.startswith("sha256:"):
+            raise NotSupported(f"digest {blob.digest[:20]}... is not sha256")
+        path = self._intake.new_path()
+        room = bounded_by_disk(self._limits.archive_bytes, path.parent)
+        if blob.size > room:
+            raise OutOfSpace(f"blob {blob.digest} has {blob.size} bytes, there is room for {room}")
+        _Transfer(self._registry, blob, path, report).run()
+        self._intake.add_blob(blob.digest, path)
+        return path
+
+    def _unpack(self, layer: Descriptor, diff_id: str, chain_id: str, is_new: bool) -> None:
+        name = short(layer.digest)
+        last = 0
+
+        def step(count: int) -> None:
+            nonlocal last
+            self._operation.check()
+            if count - last >= _REPORT_BYTES or count == layer.size:
+                last = count
+                self._say(progress.advance("Extracting", name, count, layer.size))
+
+        if not self._intake.has_layer(chain_id):
+            is_new = True
+            try:
+                self._intake.unpack(self._intake.blob_path(layer.digest), diff_id, chain_id, step)
+            except InvalidArgument as err:
+                raise InvalidArgument(f"invalid layer {name}: {err}") from err
+        if is_new:
+            self._say(progress.step("Pull complete", name))
+
+
+async def _one_of(all_: Iterable[asyncio.Future[bool]], wanted: asyncio.Future[bool]) -> None:
+    """Wait for `wanted`; raise what any of them fails with, at once."""
+    pending = {future for future in all_ if not future.done()}
+    while True:
+        for future in all_:
+            if future.done() and (error := future.exception()) is not None:
+                raise error
+        if wanted.done():
+            return
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
 
 class _Transfer:
     """The bytes of one blob to a file, checked."""
 
-    def __init__(self, registry: Registry, blob: Descriptor, path: Path, report: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self, registry: Registry, blob: Descriptor, path: Path, report: Callable[[int], None]
+    ) -> None:
         self._registry = registry
         self._blob = blob
         self._path = path
@@ -218,9 +237,7 @@ class _Transfer:
                 try:
                     self._attempt(file)
                     break
-                except (HTTPError, OSError) as err:
-                    if isinstance(err, OSError) and err.errno is not None and err.filename is not None:
-                        raise
+                except HTTPError as err:
                     if attempt == _ATTEMPTS - 1:
                         raise Unavailable(f"blob {self._blob.digest}: connection lost: {err}") from err
         digest = f"sha256:{self._hash.hexdigest()}"
@@ -234,7 +251,7 @@ class _Transfer:
                 file.seek(0)
                 file.truncate()
                 self._hash, self._count = hashlib.sha256(), 0
-            while data := answer.read(_CHUNK_BYTES):
+            while data := _read(answer):
                 self._count += len(data)
                 if self._count > self._blob.size:
                     raise InvalidArgument(f"blob {self._blob.digest} has more than {self._blob.size} bytes")
@@ -244,6 +261,15 @@ class _Transfer:
                     view = view[file.write(view) :]
                 self._report(self._count)
             if self._count < self._blob.size:
-                raise HTTPError(f"{self._count} of {self._blob.size} bytes")
+                raise ProtocolError(f"only {self._count} of {self._blob.size} bytes")
         finally:
             answer.close()
+
+
+def _read(answer: Any) -> bytes:  # noqa: ANN401 (urllib3's response)
+    """Return the next bytes; a lost connection is an HTTPError, however it shows."""
+    try:
+        data: bytes = answer.read(_CHUNK_BYTES)
+    except (OSError, EOFError) as err:
+        raise ProtocolError(f"{err}") from err
+    return data

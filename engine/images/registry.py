@@ -59,6 +59,7 @@ class Registry:
         self._auth = auth
         self._host = _HUB if name.domain == "docker.io" else name.domain
         self._scheme = "https"
+        self._is_known = not _is_loopback(self._host)  # whether it is known to speak TLS, or not to
         self._http = _pool(self._host)
         self._authorization = f"Bearer {auth.registry_token}" if auth.registry_token else ""
         self._lock = threading.Lock()
@@ -114,16 +115,19 @@ class Registry:
         own = {"Authorization": self._authorization} if self._authorization else {}
         url = f"{self._host}/v2/{self._name.path}/{path}"
         try:
-            return self._request(f"{self._scheme}://{url}", {**headers, **own})
+            answer = self._request(f"{self._scheme}://{url}", {**headers, **own})
         except HTTPError as err:
-            if self._scheme == "https" and _is_loopback(self._host) and _speaks_no_tls(err):
-                self._scheme = "http"
+            if not self._is_known and _speaks_no_tls(err):
+                self._scheme, self._is_known = "http", True
                 return self._get(path, headers)
             raise self._unreachable(err) from err
+        self._is_known = True
+        return answer
 
     def _request(self, url: str, headers: Mapping[str, str]) -> Any:  # noqa: ANN401 (urllib3's response)
+        retries = _retries() if self._is_known else urllib3.Retry(total=0)
         return self._http.request(
-            "GET", url, headers=dict(headers), preload_content=False, decode_content=False, retries=_retries()
+            "GET", url, headers=dict(headers), preload_content=False, decode_content=False, retries=retries
         )
 
     def _answer_challenge(self, challenge: str) -> str:
