@@ -125,7 +125,7 @@ class Registry:
         return answer
 
     def _request(self, url: str, headers: Mapping[str, str]) -> Any:  # noqa: ANN401 (urllib3's response)
-        retries = _retries() if self._is_known else urllib3.Retry(total=0)
+        retries = _retries() if self._is_known else urllib3.Retry(connect=0, read=0, other=0, redirect=3)
         return self._http.request(
             "GET", url, headers=dict(headers), preload_content=False, decode_content=False, retries=retries
         )
