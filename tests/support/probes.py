@@ -69,6 +69,18 @@ def has_sshd() -> bool:
     return os.access("/usr/sbin/sshd", os.X_OK)
 
 
+@functools.cache
+def has_skopeo() -> bool:
+    """Tell whether skopeo is installed."""
+    return _works("skopeo", "--version")
+
+
+@functools.cache
+def has_registry() -> bool:
+    """Tell whether the distribution registry is installed."""
+    return _works("docker-registry", "--version")
+
+
 PROBES = {
     "namespaces": can_unshare,
     "root": is_root,
@@ -79,4 +91,6 @@ PROBES = {
     "docker_cli": has_docker_cli,
     "busybox": has_busybox,
     "sshd": has_sshd,
+    "skopeo": has_skopeo,
+    "registry": has_registry,
 }
