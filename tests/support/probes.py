@@ -70,6 +70,12 @@ def has_sshd() -> bool:
 
 
 @functools.cache
+def has_strace() -> bool:
+    """Tell whether strace is installed, and may trace."""
+    return _works("strace", "-o", "/dev/null", "true")
+
+
+@functools.cache
 def has_skopeo() -> bool:
     """Tell whether skopeo is installed."""
     return _works("skopeo", "--version")
@@ -91,6 +97,7 @@ PROBES = {
     "docker_cli": has_docker_cli,
     "busybox": has_busybox,
     "sshd": has_sshd,
+    "strace": has_strace,
     "skopeo": has_skopeo,
     "registry": has_registry,
 }
