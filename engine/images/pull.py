@@ -247,10 +247,12 @@ class _Transfer:
     def _attempt(self, file: Any) -> None:  # noqa: ANN401 (an unbuffered file)
         answer = self._registry.blob(self._blob.digest, self._count)
         try:
-            if self._count and answer.status != _PARTIAL:  # it begins again
+            if self._count and not self._goes_on(answer):
                 file.seek(0)
                 file.truncate()
                 self._hash, self._count = hashlib.sha256(), 0
+                if answer.status == _PARTIAL:
+                    raise ProtocolError("the registry sent another range than was asked for")
             while data := _read(answer):
                 self._count += len(data)
                 if self._count > self._blob.size:
@@ -264,6 +266,10 @@ class _Transfer:
                 raise ProtocolError(f"only {self._count} of {self._blob.size} bytes")
         finally:
             answer.close()
+
+    def _goes_on(self, answer: Any) -> bool:  # noqa: ANN401 (urllib3's response)
+        span = str(answer.headers.get("Content-Range", ""))
+        return answer.status == _PARTIAL and span.startswith(f"bytes {self._count}-")
 
 
 def _read(answer: Any) -> bytes:  # noqa: ANN401 (urllib3's response)
