@@ -16,7 +16,7 @@ import itertools
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engine.base import jsonio
@@ -33,6 +33,7 @@ from engine.snapshots import trees
 
 TMP_PREFIX = "image-"
 _DIR_MODE = 0o700
+_READ_BYTES = 1 << 20
 _DIFF_MODE = 0o755  # of a layer's root that no entry describes
 
 Step = Callable[[int], None]  # told how many bytes were read so far; may raise to end the work
@@ -115,13 +116,22 @@ class Intake:
         (target / "meta.json").write_bytes(jsonio.encode(meta))
         self._layers[chain_id] = target
 
+    def check(self, digest: str, diff_id: str, step: Step) -> None:
+        """Check a staged blob of a layer that is unpacked already, from another blob.
+
+        Raises:
+            InvalidArgument: it is damaged, or is not what `diff_id` says.
+        """
+        if digest in self._blobs:
+            with self._opened(self._blobs[digest], diff_id, self._limits.unpacked_bytes, step) as plain:
+                while plain.read(_READ_BYTES):
+                    pass
+
     def _unpack_into(self, blob: Path, diff: Path, diff_id: str, step: Step) -> int:
-        digest = hashlib.sha256()
         limit = bounded_by_disk(self._limits.unpacked_bytes, diff)
         root_fd = os.open(diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with open(blob, "rb", buffering=0) as file:
-                plain = Decompressed(_Counted(file.read, step), limit, self._limits, digest=digest)
+            with self._opened(blob, diff_id, limit, step) as plain:
                 reader = TarReader(plain, self._limits)
                 with LayerWriter(root_fd, self._limits) as writer:
                     for entry in reader:
@@ -130,10 +140,17 @@ class Intake:
                     writer.finish()
         finally:
             os.close(root_fd)
+        return writer.size_bytes
+
+    @contextlib.contextmanager
+    def _opened(self, blob: Path, diff_id: str, limit: int, step: Step) -> Iterator[Decompressed]:
+        """Give the plain bytes of a layer, to be read to their end; then they must be what `diff_id` says."""
+        digest = hashlib.sha256()
+        with open(blob, "rb", buffering=0) as file:
+            yield Decompressed(_Counted(file.read, step), limit, self._limits, digest=digest)
         actual = f"sha256:{digest.hexdigest()}"
         if actual != diff_id:
             raise InvalidArgument(f"layer is {actual}, the configuration says {diff_id}")
-        return writer.size_bytes
 
     def layer_size(self, chain_id: str) -> int:
         """Return the bytes of all files in a layer that is staged or in the store."""

@@ -75,7 +75,9 @@ class Library:
         diff_ids = image.config.diff_ids
         layers = zip(diff_ids, digests.chain_ids(diff_ids), image.layer_digests, strict=True)
         for diff_id, chain_id, blob in layers:
-            if not intake.has_layer(chain_id):
+            if intake.has_layer(chain_id):
+                intake.check(blob, diff_id, step)
+            else:
                 intake.unpack(intake.blob_path(blob), diff_id, chain_id, step)
 
     async def publish(

@@ -189,13 +189,15 @@ class Pull:
                 last = count
                 self._say(progress.advance("Extracting", name, count, layer.size))
 
-        if not self._intake.has_layer(chain_id):
-            is_new = True
-            try:
+        is_there = self._intake.has_layer(chain_id)
+        try:
+            if is_there:
+                self._intake.check(layer.digest, diff_id, step)
+            else:
                 self._intake.unpack(self._intake.blob_path(layer.digest), diff_id, chain_id, step)
-            except InvalidArgument as err:
-                raise InvalidArgument(f"invalid layer {name}: {err}") from err
-        if is_new:
+        except InvalidArgument as err:
+            raise InvalidArgument(f"invalid layer {name}: {err}") from err
+        if is_new or not is_there:
             self._say(progress.step("Pull complete", name))
 
 
