@@ -31,12 +31,16 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     fsync_dir(path.parent)
 
 
-def fsync_dir(path: Path) -> None:
-    """Make the names in the directory `path` durable."""
-    if sys.platform == "win32":  # directories cannot be opened; NTFS journals names by itself
-        return
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+if sys.platform == "win32":
+
+    def fsync_dir(path: Path) -> None:
+        """Do nothing: directories cannot be opened here, and NTFS journals names by itself."""
+else:
+
+    def fsync_dir(path: Path) -> None:
+        """Make the names in the directory `path` durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
