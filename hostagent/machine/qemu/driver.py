@@ -7,6 +7,7 @@ The record beside it (pid, start time, accelerator, SSH port) only describes.
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -31,10 +32,13 @@ from hostagent.machine.qemu.argv import GUEST_SSH_PORT, Launch, argv
 from hostagent.machine.qemu.qmp import Qmp
 from hostagent.paths import MachinePaths
 
+log = logging.getLogger(__name__)
+
 _QMP_TIMEOUT_S = 30.0
 _ADOPT_TIMEOUT_S = 10.0
 _LIFE_POLL_S = 0.05
 _LOCK_POLL_S = 0.05
+_LAST_EVENTS_S = 0.5
 _TAIL_BYTES = 2000
 _NS = 1_000_000_000
 
@@ -269,8 +273,13 @@ class QemuDriver:
     ) -> None:
         code = await exit_code
         try:
-            await qmp.close()
-        finally:  # an emulator that aborts while the monitor negotiates makes closing fail in many ways
+            # Closing reads the last events, such as that the guest powered off. It is not waited for long:
+            # an emulator that aborts while its monitor negotiates can leave the client library waiting.
+            async with asyncio.timeout(_LAST_EVENTS_S):
+                await qmp.close()
+        except TimeoutError:
+            log.debug("the monitor of qemu did not close in time")
+        finally:
             if not ended.done():
                 reason = self._describe(code, by_guest=qmp.guest_shut_down)
                 ended.set_result(Ended(qmp.guest_shut_down, reason))

@@ -30,6 +30,7 @@ class Qmp:
         self._path = path
         self._client = QMPClient("pyengine")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
         self.gone = asyncio.Event()
         self.guest_shut_down = False
         self.on_event: Callable[[str, Mapping[str, object]], None] = lambda _name, _event: None
@@ -85,14 +86,16 @@ class Qmp:
             await self._execute("quit")
 
     async def close(self) -> None:
-        """Let the connection go; the emulator runs on."""
+        """Let the connection go; the emulator runs on. Any number of callers share one closing."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         try:
             await self._client.disconnect()
         except (QMPError, OSError, EOFError, asyncio.CancelledError) as err:
-            # It raises what ended the connection, a cancelled reader too; being cancelled is another thing.
-            task = asyncio.current_task()
-            if isinstance(err, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+            # It raises whatever ended the connection, the cancellation of its own reader included.
             log.debug("qmp connection ended: %r", err)
 
     async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
