@@ -7,9 +7,9 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from engine.base import ids
+from engine.base import detachkeys, ids
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotFound, Unavailable
-from engine.containers import detachkeys, spec
+from engine.containers import spec
 from engine.containers.core import Core
 from engine.containers.launcher import Launcher
 from engine.containers.lifecycle import start_text

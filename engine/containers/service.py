@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.base import trace
+from engine.base import detachkeys, trace
 from engine.base.database import Database
 from engine.base.errors import AlreadyExists, Conflict, EngineError, InvalidArgument
 from engine.base.paths import Root, Run
-from engine.containers import creation, detachkeys, filters, logs, names, processes, recover, spec, view
+from engine.containers import creation, filters, logs, names, processes, recover, spec, view
 from engine.containers.core import Core
 from engine.containers.events import EventBus
 from engine.containers.execs import Client, Execs

@@ -10,24 +10,11 @@ from typing import Any
 import msgspec
 
 from engine.base.paths import ContainerDir
+from engine.base.units import human_duration
 from engine.containers.live import Container
 from engine.containers.model import MountPoint, State, Status, stamp, words
 from engine.networks.model import Endpoint, PortBinding, Sandbox
 
-_MINUTE, _HOUR, _DAY, _WEEK = 60, 3600, 86400, 604800
-_MONTH, _YEAR = 30 * _DAY, 365 * _DAY
-_WORDS = (  # below how many seconds, of what unit, in which words
-    (1, 0, "Less than a second"),
-    (2, 0, "1 second"),
-    (_MINUTE, 1, "seconds"),
-    (2 * _MINUTE, 0, "About a minute"),
-    (_HOUR, _MINUTE, "minutes"),
-    (_HOUR + _HOUR // 2, 0, "About an hour"),
-    (48 * _HOUR, _HOUR, "hours"),
-    (2 * _WEEK, _DAY, "days"),
-    (2 * _MONTH, _WEEK, "weeks"),
-    (2 * _YEAR, _MONTH, "months"),
-)
 _STATUS_TEXTS = {
     Status.CREATED: "Created",
     Status.RUNNING: "Up {start}",
@@ -40,20 +27,11 @@ _STATUS_TEXTS = {
 _NO_SANDBOX = Sandbox(container_id="", mode="", netns_path=None)
 
 
-def ago(seconds: float) -> str:
-    """Return a duration as docker words it: `Less than a second`, `About a minute`, `3 hours`."""
-    whole = int(seconds)
-    for limit, unit, words_ in _WORDS:
-        if whole < limit:
-            return f"{whole // unit} {words_}" if unit else words_
-    return f"{whole // _YEAR} years"
-
-
 def status_text(state: State, now_ns: int) -> str:
     """Return the `Status` column of docker ps."""
     return _STATUS_TEXTS[state.status].format(
-        start=ago((now_ns - state.started_ns) / 1e9),
-        end=ago((now_ns - state.finished_ns) / 1e9),
+        start=human_duration((now_ns - state.started_ns) / 1e9),
+        end=human_duration((now_ns - state.finished_ns) / 1e9),
         code=state.exit_code,
     )
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from engine.base.units import human_size
+
 Progress = dict[str, Any]
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _BAR_CHARS = 50
 
 
@@ -35,20 +36,11 @@ def error(text: str) -> Progress:
     return {"errorDetail": {"message": text}, "error": text}
 
 
-def human_size(size_bytes: float) -> str:
-    """Return a size with four digits, in powers of 1000, as docker does."""
-    unit = 0
-    while size_bytes >= 1000 and unit < len(_UNITS) - 1:  # noqa: PLR2004 (SI)
-        size_bytes /= 1000
-        unit += 1
-    return f"{size_bytes:.4g}{_UNITS[unit]}"
-
-
 def _bar(current: int, total: int) -> str:
     if total <= 0:
-        return f"{human_size(current):>8}"
+        return f"{human_size(current, digits=4):>8}"
     filled = min(_BAR_CHARS, current * _BAR_CHARS // total)
-    numbers = f"{human_size(current):>8}"
+    numbers = f"{human_size(current, digits=4):>8}"
     if current <= total:
-        numbers += f"/{human_size(total)}"
+        numbers += f"/{human_size(total, digits=4)}"
     return f"[{'=' * filled}>{' ' * (_BAR_CHARS - filled)}] {numbers}"

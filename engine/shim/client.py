@@ -20,7 +20,7 @@ from collections import deque
 from itertools import islice
 from typing import Protocol
 
-from engine.shim.detach import DetachKeys
+from engine.base.detachkeys import DetachKeys
 from engine.shim.loop import HANG_UP, NOTHING, READ, WRITE, Loop
 from engine.shim.protocol import Streams
 

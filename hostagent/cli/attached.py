@@ -6,18 +6,16 @@ import signal
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from engine.base import detachkeys
 from engine.base.errors import EngineError
 from hostagent.cli import tty
 from hostagent.cli.exits import FLAG_ERROR, ExitWith
 from hostagent.cli.session import Session
 from hostagent.client.docker import Engine, segment
 from hostagent.client.errors import ConnectionLost
-from hostagent.client.stream import parse_detach_keys
 
 if TYPE_CHECKING:
     from hostagent.client.http import Connection
-
-DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
 def check_terminal(*, stdin: bool, terminal: bool) -> None:
@@ -59,7 +57,7 @@ class Attachment:
         self._path = f"/containers/{segment(container_id)}"
         self._terminal = terminal
         self._stdin = stdin
-        self._keys = parse_detach_keys(detach_keys or DEFAULT_DETACH_KEYS)
+        self._keys = detachkeys.parse(detach_keys)
         self._proxy = proxy_signals
         self._stream, self._early = engine.hijack(
             f"{self._path}/attach",

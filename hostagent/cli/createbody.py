@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from engine.base.errors import InvalidArgument
+from engine.base.units import parse_duration_ns, parse_size
 from hostagent.cli.mounts import parse_mount, parse_tmpfs, split_fields, split_volumes
 from hostagent.cli.ports import parse_expose, parse_publish
-from hostagent.cli.units import parse_duration_ns, parse_size
 
 Flags = Mapping[str, Any]
 Json = dict[str, Any]

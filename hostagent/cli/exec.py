@@ -5,6 +5,7 @@ import os
 import time
 from typing import Any
 
+from engine.base import detachkeys
 from engine.base.errors import EngineError
 from hostagent.cli import attached
 from hostagent.cli.app import App, current
@@ -14,7 +15,6 @@ from hostagent.cli.exits import ExitWith, start_failure
 from hostagent.cli.session import Session
 from hostagent.client.docker import segment
 from hostagent.client.errors import ApiError, ConnectionLost
-from hostagent.client.stream import parse_detach_keys
 
 _EXIT_WAIT_S = 10.0
 _EXIT_POLL_S = 0.005
@@ -90,7 +90,7 @@ def _attached(
             with contextlib.suppress(EngineError):
                 engine.post(f"/exec/{exec_id}/resize", h=now[0], w=now[1])
 
-    keys = parse_detach_keys(flags["detach_keys"] or attached.DEFAULT_DETACH_KEYS)
+    keys = detachkeys.parse(flags["detach_keys"])
     session = Session(
         stream,
         early,

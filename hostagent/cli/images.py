@@ -8,13 +8,13 @@ from typing import IO, Any
 
 import click
 
+from engine.base.units import human_duration, human_size
 from hostagent.cli.app import current
 from hostagent.cli.command import argument, command, switch, value, values
 from hostagent.cli.each import for_each
 from hostagent.cli.exits import ExitWith
 from hostagent.cli.table import write_listing
 from hostagent.cli.tty import is_terminal
-from hostagent.cli.units import human_duration, human_size
 from hostagent.client.docker import encode_filters, image_segment
 
 HEADERS = {

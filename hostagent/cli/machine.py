@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from engine.base.errors import AlreadyExists, InvalidArgument, NotFound
+from engine.base.units import human_size
 from hostagent.cli.app import progress_line
 from hostagent.cli.command import Command, argument, command, switch, value
 from hostagent.cli.table import write_listing
-from hostagent.cli.units import human_size
 from hostagent.machine import model
 from hostagent.machine.model import Accel, Arch, Machine
 from hostagent.paths import MachinePaths, selected_machine

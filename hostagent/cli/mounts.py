@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.base.errors import InvalidArgument
-from hostagent.cli.units import parse_size
+from engine.base.units import parse_size
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]", re.ASCII)
 _BOOLEANS = {"": True, "1": True, "true": True, "0": False, "false": False}

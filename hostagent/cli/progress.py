@@ -6,7 +6,7 @@ Source: docker's pkg/jsonmessage; the objects are those of POST /images/create a
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from hostagent.cli.units import human_size
+from engine.base.units import human_size
 from hostagent.client.errors import ApiError
 
 _BAR_WIDTH = 30

@@ -17,12 +17,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from engine.base.detachkeys import DetachKeys
 from engine.base.errors import NotSupported
 from hostagent.cli import tty
 from hostagent.cli.exits import ExitWith
 from hostagent.client.errors import ConnectionLost
 from hostagent.client.http import Connection
-from hostagent.client.stream import STDERR, Decoder, DetachKeys
+from hostagent.client.stream import STDERR, Decoder
 
 _CHUNK_BYTES = 1 << 16
 _PENDING_MAX_BYTES = 1 << 18
@@ -69,7 +70,7 @@ class Session:
         self._stream = stream
         self._decoder = Decoder() if framed else None
         self._stdin_fd = stdin_fd
-        self._detach = DetachKeys(detach_keys) if detach_keys else None
+        self._detach = DetachKeys(detach_keys)
         self._waiting = waiting
         self._signal_numbers = signals
         self._on_signal = on_signal
@@ -165,10 +166,9 @@ class Session:
             self._stdin_fd = None
             self._half_close()
             return False
-        if self._detach is not None:
-            data = self._detach.feed(data)
+        data, detached = self._detach.feed(data)
         self._pending += data
-        if self._detach is not None and self._detach.detached:
+        if detached:
             return True
         self._send()
         return False

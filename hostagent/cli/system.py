@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from engine.base.errors import EngineError
+from engine.base.units import human_size
 from hostagent.cli.app import current
 from hostagent.cli.command import command, value
 from hostagent.cli.documents import write_document
 from hostagent.cli.exits import ExitWith
-from hostagent.cli.units import human_size
 
 VERSION = "0.1.0"  # a test compares it with pyproject.toml
 

@@ -4,7 +4,7 @@ import time
 from datetime import datetime
 
 from engine.base.errors import InvalidArgument
-from hostagent.cli.units import parse_duration_ns
+from engine.base.units import parse_duration_ns
 
 
 def moment(text: str, *, now_s: float | None = None) -> str:

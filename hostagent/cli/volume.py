@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from engine.base.errors import InvalidArgument
+from engine.base.units import human_size
 from hostagent.cli.app import current
 from hostagent.cli.command import argument, command, switch, value, values
 from hostagent.cli.each import for_each
 from hostagent.cli.inspect import inspect_all
 from hostagent.cli.table import labels_text, write_listing
-from hostagent.cli.units import human_size
 from hostagent.client.docker import encode_filters, segment
 
 _HEADERS = {

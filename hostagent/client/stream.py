@@ -13,7 +13,6 @@ Source: Docker Engine API v1.43, ContainerAttach, "Stream format".
 
 from collections.abc import Iterator
 
-from engine.base.errors import InvalidArgument
 from hostagent.client.errors import ConnectionLost
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -59,58 +58,3 @@ class Decoder:
         if self._kind > STDERR or header[1:4] != b"\0\0\0":
             raise ConnectionLost(f"the engine sent no stream frame: {header!r}")
         self._left = int.from_bytes(header[4:], "big")
-
-
-class DetachKeys:
-    """Watch what is typed for the detach sequence; no I/O.
-
-    Source: docker's `--detach-keys`, default ctrl-p,ctrl-q.
-    """
-
-    def __init__(self, sequence: bytes) -> None:
-        self._sequence = sequence
-        self._held = b""
-        self.detached = False
-
-    def feed(self, typed: bytes) -> bytes:
-        """Return what may be sent on; a started sequence is held back until it is decided.
-
-        `detached` is set once the sequence is complete; nothing after it is returned.
-        """
-        out = bytearray()
-        for at in range(len(typed)):
-            byte = typed[at : at + 1]
-            self._held += byte
-            while self._held and not self._sequence.startswith(self._held):
-                out += self._held[:1]
-                self._held = self._held[1:]
-            if self._held and self._held == self._sequence:
-                self.detached = True
-                break
-        return bytes(out)
-
-
-_CONTROL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
-
-
-def parse_detach_keys(text: str) -> bytes:
-    """Return the bytes of a `--detach-keys` value such as ``ctrl-p,ctrl-q`` or ``a,ctrl-]``.
-
-    Raises:
-        InvalidArgument: a part is neither one character nor ctrl-<key>.
-    """
-    out = bytearray()
-    for part in text.split(","):
-        if len(part) == 1:
-            out += part.encode()
-            continue
-        key = part.removeprefix("ctrl-")
-        if key == part or len(key) != 1:
-            raise InvalidArgument(f"invalid detach keys {text!r}: unknown key {part!r}")
-        if key in _CONTROL:
-            out.append(_CONTROL[key])
-        elif "a" <= key.lower() <= "z":
-            out.append(ord(key.lower()) - ord("a") + 1)
-        else:
-            raise InvalidArgument(f"invalid detach keys {text!r}: unknown key {part!r}")
-    return bytes(out)

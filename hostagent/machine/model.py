@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from engine.base import units
 from engine.base.errors import Conflict, InvalidArgument
 from hostagent.paths import NAME_MAX_CHARS
 
@@ -27,8 +28,6 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\Z", re.ASCII)
 _RESERVED = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 )
-_SIZE = re.compile(r"([0-9]{1,15})(?:([kmgt])i?)?b?\Z", re.ASCII | re.IGNORECASE)
-_UNIT = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 CPUS_MAX = 64
 MEMORY_MIN_MIB = 256
@@ -176,15 +175,17 @@ def _within(noun: str, value: int, low: int, high: int, unit: str = "") -> None:
 
 
 def parse_size(text: str, *, noun: str, default_unit: str = "") -> int:
-    """Return the bytes that `text` stands for: digits and k, m, g or t (powers of 1024).
+    """Return the bytes that `text` stands for: a number and k, m, g or t (powers of 1024).
 
     `default_unit` counts when `text` has no unit.
 
     Raises:
         InvalidArgument: it is not such a size.
     """
-    match = _SIZE.match(text.strip())
-    if match is None:
-        raise InvalidArgument(f"invalid {noun}: {text[:40]!r}", hint="a number with k, m, g or t, such as 2g")
-    unit = (match.group(2) or default_unit).lower()
-    return int(match.group(1)) * _UNIT[unit]
+    wanted = text.strip()
+    try:
+        return units.parse_size(wanted + default_unit if wanted[-1:].isdigit() else wanted)
+    except InvalidArgument as err:
+        raise InvalidArgument(
+            f"invalid {noun}: {text[:40]!r}", hint="a number with k, m, g or t, such as 2g"
+        ) from err

@@ -17,27 +17,6 @@ RUNNING = State(status=Status.RUNNING, pid=7, started_ns=NOW)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (150, "2 minutes"),
-        (3600, "About an hour"),
-        (7200, "2 hours"),
-        (47 * 3600, "47 hours"),
-        (3 * 86400, "3 days"),
-        (20 * 86400, "2 weeks"),
-        (90 * 86400, "3 months"),
-        (800 * 86400, "2 years"),
-    ],
-)
-def test_durations_are_worded_as_docker_does(seconds: float, text: str) -> None:
-    assert view.ago(seconds) == text
-
-
-@pytest.mark.parametrize(
     ("state", "text"),
     [
         (State(), "Created"),

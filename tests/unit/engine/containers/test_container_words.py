@@ -1,11 +1,11 @@
-"""Small grammars: names, detach keys, arguments of ps, the words of a failed start."""
+"""Small grammars: names, arguments of ps, the words of a failed start."""
 
 import errno
 
 import pytest
 
 from engine.base.errors import InvalidArgument
-from engine.containers import detachkeys, names, processes
+from engine.containers import names, processes
 from engine.containers.lifecycle import start_text, worded
 from engine.containers.shimlink import StartFailed
 from tests.support.definitions import container
@@ -24,19 +24,6 @@ def test_what_breaks_the_grammar_is_no_name(name: str) -> None:
 
 def test_a_made_up_name_obeys_the_grammar() -> None:
     assert names.check(names.made_up())
-
-
-@pytest.mark.parametrize(
-    ("text", "keys"), [("", b"\x10\x11"), ("ctrl-a", b"\x01"), ("ctrl-[,x", b"\x1bx"), ("a,b,c", b"abc")]
-)
-def test_detach_keys_become_bytes(text: str, keys: bytes) -> None:
-    assert detachkeys.parse(text) == keys
-
-
-@pytest.mark.parametrize("text", ["ctrl-", "ctrl-1", "ab", "a,,b", ",".join("a" * 33)])
-def test_other_detach_keys_are_refused(text: str) -> None:
-    with pytest.raises(InvalidArgument):
-        detachkeys.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import re
 
 from engine.base.errors import InvalidArgument
 
-_SIZE = re.compile(r"(-?\d+(?:\.\d+)?) ?(?:([kmgtp])(?:i?b)?|b)?\Z", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?(?:([kmgtp])(?:i?b)?|b)?\Z", re.IGNORECASE | re.ASCII)
 _POWERS = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_DURATION_PART = re.compile(r"(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(ns|us|µs|ms|s|m|h)", re.ASCII)
 _NANOSECONDS = {
     "ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000,
     "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000,
@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
         InvalidArgument: it is no size.
     """
     match = _SIZE.match(text)
-    if match is None or match[1].startswith("-"):
+    if match is None:
         raise InvalidArgument(f"invalid size: '{text}'")
     return int(float(match[1]) * (1 << _POWERS[match[2].lower()] if match[2] else 1))
 

@@ -1,6 +1,8 @@
 import pytest
 
-from engine.shim.detach import DetachKeys
+from engine.base import detachkeys
+from engine.base.detachkeys import DetachKeys
+from engine.base.errors import InvalidArgument
 
 KEYS = b"\x10\x11"
 
@@ -33,3 +35,16 @@ def test_one_key_is_a_sequence_too() -> None:
 
 def test_no_keys_mean_no_detaching() -> None:
     assert DetachKeys(b"").feed(KEYS) == (KEYS, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"), [("", b"\x10\x11"), ("ctrl-a", b"\x01"), ("ctrl-[,x", b"\x1bx"), ("a,b,c", b"abc")]
+)
+def test_detach_keys_become_bytes(text: str, keys: bytes) -> None:
+    assert detachkeys.parse(text) == keys
+
+
+@pytest.mark.parametrize("text", ["ctrl-", "ctrl-1", "ab", "a,,b", ",".join("a" * 33)])
+def test_other_detach_keys_are_refused(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        detachkeys.parse(text)
