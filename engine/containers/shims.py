@@ -12,7 +12,6 @@ Nothing here blocks the event loop, and every wait but `wait` and `exec_wait`
 
 import asyncio
 import logging
-import os
 import socket
 import sys
 import time
@@ -25,6 +24,7 @@ import engine
 from engine.base import process, trace
 from engine.base.errors import Conflict, EngineError, NotFound, Unavailable
 from engine.base.paths import Run
+from engine.base.unixsocket import short_address
 from engine.containers.shimlink import Link, StartFailed, error_of
 from engine.shim.cleanup import read_exit, remove_leftovers
 from engine.shim.protocol import (
@@ -521,23 +521,17 @@ class Shim:
 
 
 def _connect(path: Path) -> socket.socket | None:
-    """Connect through the directory's descriptor: the path itself may exceed sun_path's 108 bytes."""
-    try:
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(_END_TIMEOUT_S)
-        sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+        with short_address(path) as address:
+            sock.connect(address)
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
     except BaseException:
         sock.close()
         raise
-    finally:
-        os.close(directory)
     return sock
 
 

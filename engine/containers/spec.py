@@ -17,6 +17,7 @@ from engine.containers import security
 from engine.containers.model import Definition
 from engine.containers.syscalls import default_profile
 from engine.containers.users import Identity
+from engine.runtime import defaults
 from engine.spec.docker import DeviceMapping, HostConfig, Ulimit
 from engine.spec.runtime import (
     OCI_VERSION,
@@ -295,8 +296,8 @@ def _linux(definition: Definition, launch: Launch) -> Linux:
     host = definition.host
     held = security.capabilities(launch.mode, host)
     confined = security.SecurityOptions(host.security_opt or ()).seccomp and not host.privileged
-    masked = security.MASKED_PATHS if host.masked_paths is None else host.masked_paths
-    readonly = security.READONLY_PATHS if host.readonly_paths is None else host.readonly_paths
+    masked = defaults.MASKED_PATHS if host.masked_paths is None else host.masked_paths
+    readonly = defaults.READONLY_PATHS if host.readonly_paths is None else host.readonly_paths
     return Linux(
         namespaces=_namespaces(host, launch),
         devices=tuple(
@@ -346,22 +347,12 @@ def _has_own_network(host: HostConfig) -> bool:
 
 
 def _default_mounts(host: HostConfig) -> list[Mount]:
-    flags = ("nosuid", "noexec", "nodev")
+    flags = defaults.SAFE
     readonly = () if host.privileged else ("ro",)
     mounts = [
         Mount(destination="/proc", type="proc", source="proc", options=flags),
-        Mount(
-            destination="/dev",
-            type="tmpfs",
-            source="tmpfs",
-            options=("nosuid", "strictatime", "mode=755", "size=65536k"),
-        ),
-        Mount(
-            destination="/dev/pts",
-            type="devpts",
-            source="devpts",
-            options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-        ),
+        defaults.DEV_MOUNT,
+        defaults.PTS_MOUNT,
         Mount(destination="/sys", type="sysfs", source="sysfs", options=(*flags, *readonly)),
         Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=(*flags, *readonly)),
         Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=flags),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from engine.kernel import capabilities
 from engine.kernel.syscalls import MACHINE
-from engine.runtime import options, seccomp
+from engine.runtime import defaults, options, seccomp
 from engine.runtime.store import Container, Status
 from engine.spec.runtime import (
     OCI_VERSION,
@@ -24,12 +24,6 @@ from engine.spec.runtime import (
 
 _CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
-_MASKED = (
-    "/proc/acpi /proc/asound /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats"
-    " /proc/sched_debug /proc/scsi /sys/firmware"
-)
-_READONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"
-_SAFE = ("nosuid", "noexec", "nodev")
 
 
 def state_document(container: Container) -> dict[str, object]:
@@ -94,39 +88,29 @@ def first_spec() -> Spec:
         root=Root(path="rootfs", readonly=True),
         hostname="pyengine",
         mounts=(
-            Mount(destination="/proc", type="proc", source="proc", options=_SAFE),
-            Mount(
-                destination="/dev",
-                type="tmpfs",
-                source="tmpfs",
-                options=("nosuid", "strictatime", "mode=755", "size=65536k"),
-            ),
-            Mount(
-                destination="/dev/pts",
-                type="devpts",
-                source="devpts",
-                options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-            ),
+            Mount(destination="/proc", type="proc", source="proc", options=defaults.SAFE),
+            defaults.DEV_MOUNT,
+            defaults.PTS_MOUNT,
             Mount(
                 destination="/dev/shm",  # noqa: S108 (the container's own)
                 type="tmpfs",
                 source="shm",
-                options=(*_SAFE, "mode=1777", "size=65536k"),
+                options=(*defaults.SAFE, "mode=1777", "size=65536k"),
             ),
-            Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=_SAFE),
-            Mount(destination="/sys", type="sysfs", source="sysfs", options=(*_SAFE, "ro")),
+            Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=defaults.SAFE),
+            Mount(destination="/sys", type="sysfs", source="sysfs", options=(*defaults.SAFE, "ro")),
             Mount(
                 destination="/sys/fs/cgroup",
                 type="cgroup",
                 source="cgroup",
-                options=(*_SAFE, "relatime", "ro"),
+                options=(*defaults.SAFE, "relatime", "ro"),
             ),
         ),
         linux=Linux(
             resources=Resources(devices=(DeviceRule(allow=False),)),
             namespaces=tuple(Namespace(type=NamespaceType(name)) for name in _NAMESPACES),
-            masked_paths=tuple(_MASKED.split()),
-            readonly_paths=tuple(_READONLY.split()),
+            masked_paths=defaults.MASKED_PATHS,
+            readonly_paths=defaults.READONLY_PATHS,
         ),
     )
 

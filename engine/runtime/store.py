@@ -20,6 +20,7 @@ from pathlib import Path
 
 from engine.base import jsonio
 from engine.base.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from engine.base.unixsocket import short_address
 from engine.kernel import process
 from engine.runtime import state
 from engine.runtime.cgroups.select import cgroup_at
@@ -162,16 +163,13 @@ class Container:
             taken.unlink()
 
     def _socket(self, use: Callable[[socket.socket, str], None], name: str) -> socket.socket:
-        # Through the descriptor: the path itself may exceed the 108 bytes of sun_path.
-        directory = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            use(sock, f"/proc/self/fd/{directory}/{name}")
+            with short_address(self.path / name) as address:
+                use(sock, address)
         except BaseException:
             sock.close()
             raise
-        finally:
-            os.close(directory)
         return sock
 
     def remove(self) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotSupported
+from engine.base.unixsocket import short_address
 from engine.runtime.errors import StartFailed
 from engine.shim.answers import Timeline, failed
 from engine.shim.cleanup import write_exit
@@ -184,18 +185,16 @@ class Server:
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        directory = os.open(self._bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mask = os.umask(0o177)
         try:
-            # through the descriptor: the path itself may exceed sun_path's 108 bytes
-            listener.bind(f"/proc/self/fd/{directory}/shim.sock")
+            with short_address(self._bundle / "shim.sock") as address:
+                listener.bind(address)
             listener.listen(16)
         except BaseException:
             listener.close()
             raise
         finally:
             os.umask(mask)
-            os.close(directory)
         listener.setblocking(False)
         self._loop.watch(listener.fileno(), READ, self._accept)
         return listener

@@ -14,8 +14,7 @@ def _path(name: str) -> str:
     return f"/containers/{segment(name)}"
 
 
-@command(
-    "stop",
+_STOPPING = (
     value("-s", "--signal", default=None, help="Signal to send to the container"),
     value(
         "-t",
@@ -28,35 +27,26 @@ def _path(name: str) -> str:
     ),
     argument("containers", nargs=-1),
 )
-def stop(signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
-    """Stop one or more running containers."""
-    engine = current().engine
-    return for_each(
-        containers, lambda name: engine.post(f"{_path(name)}/stop", timeout_s=None, signal=signal, t=timeout)
-    )
 
 
-@command(
-    "restart",
-    value("-s", "--signal", default=None, help="Signal to send to the container"),
-    value(
-        "-t",
-        "--timeout",
-        "--time",
-        type=int,
-        default=None,
-        metavar="INT",
-        help="Seconds to wait before killing it",
-    ),
-    argument("containers", nargs=-1),
-)
-def restart(signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
-    """Restart one or more containers."""
+def _stopping(verb: str, containers: tuple[str, ...], signal: str | None, timeout_s: int | None) -> int:
     engine = current().engine
     return for_each(
         containers,
-        lambda name: engine.post(f"{_path(name)}/restart", timeout_s=None, signal=signal, t=timeout),
+        lambda name: engine.post(f"{_path(name)}/{verb}", timeout_s=None, signal=signal, t=timeout_s),
     )
+
+
+@command("stop", *_STOPPING)
+def stop(signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
+    """Stop one or more running containers."""
+    return _stopping("stop", containers, signal, timeout)
+
+
+@command("restart", *_STOPPING)
+def restart(signal: str | None, timeout: int | None, containers: tuple[str, ...]) -> int:
+    """Restart one or more containers."""
+    return _stopping("restart", containers, signal, timeout)
 
 
 @command(

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import shlex
 import signal
 import sys
@@ -15,6 +14,7 @@ from engine.base.errors import Unavailable
 from hostagent.channel import keys
 from hostagent.channel.ssh import SshChannel, SshTarget
 from hostagent.cli import tty
+from hostagent.cli.session import write_all
 from hostagent.paths import MachinePaths
 
 _CHUNK_BYTES = 32 * 1024
@@ -71,12 +71,7 @@ def _send_stdin(session: paramiko.Channel) -> None:
 
 def _copy(receive: Callable[[int], bytes], fd: int) -> None:
     while data := receive(_CHUNK_BYTES):
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(fd, view) :]
-            except BlockingIOError:
-                select.select([], [fd], [])
+        write_all(fd, data)
 
 
 def _resize(session: paramiko.Channel) -> None:

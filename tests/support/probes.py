@@ -87,6 +87,12 @@ def has_registry() -> bool:
     return _works("docker-registry", "--version")
 
 
+@functools.cache
+def has_cpio() -> bool:
+    """Tell whether GNU cpio is installed."""
+    return _works("cpio", "--version")
+
+
 PROBES = {
     "namespaces": can_unshare,
     "root": is_root,
@@ -96,6 +102,7 @@ PROBES = {
     "image_tools": has_image_tools,
     "docker_cli": has_docker_cli,
     "busybox": has_busybox,
+    "cpio": has_cpio,
     "sshd": has_sshd,
     "strace": has_strace,
     "skopeo": has_skopeo,

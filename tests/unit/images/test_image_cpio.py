@@ -1,4 +1,3 @@
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def test_two_writings_are_the_same_bytes(tmp_path: Path) -> None:
     assert _archive(tmp_path / "a.cpio") == _archive(tmp_path / "b.cpio")
 
 
-@pytest.mark.skipif(shutil.which("cpio") is None, reason="no cpio to compare with")
+@pytest.mark.requires("cpio")
 def test_cpio_lists_what_was_written(tmp_path: Path) -> None:
     listing = subprocess.run(
         ["cpio", "-tv", "--quiet", "--numeric-uid-gid"],
