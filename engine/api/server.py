@@ -32,6 +32,7 @@ from engine.api.http import (
 from engine.base import ids, trace
 from engine.base.errors import Conflict, EngineError
 from engine.base.log import request_id
+from engine.base.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ _SHUTDOWN_TIMEOUT_S = 5.0
 
 COMMON_HEADERS = (
     f"Api-Version: {versions.text(versions.MAXIMUM)}\r\nDocker-Experimental: false\r\n"
-    f"Ostype: linux\r\nServer: pyengine/{versions.ENGINE} (linux)\r\n"
+    f"Ostype: linux\r\nServer: pyengine/{VERSION} (linux)\r\n"
 ).encode()
 
 

@@ -5,7 +5,6 @@ Source: Docker Engine API v1.51, "Versioning".
 
 from engine.base.errors import InvalidArgument
 
-ENGINE = "0.1.0"  # of this package; a test compares it with pyproject.toml
 MINIMUM = (1, 24)
 MAXIMUM = (1, 51)
 _DIGITS_MAX = 4

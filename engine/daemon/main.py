@@ -8,9 +8,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from engine.api.versions import ENGINE
 from engine.base import log as logs
 from engine.base.errors import EngineError, InvalidArgument
+from engine.base.version import VERSION
 from engine.daemon import config
 from engine.daemon.config import Config
 from engine.daemon.wiring import Engine
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = config.parse(sys.argv[1:] if arguments is None else arguments)
         if chosen.help or chosen.version:
-            sys.stdout.write(config.USAGE if chosen.help else f"pyengined {ENGINE}\n")
+            sys.stdout.write(config.USAGE if chosen.help else f"pyengined {VERSION}\n")
             return 0
         _check_ready_fd(chosen.ready_fd)
         logs.configure(level=chosen.log_level, json_lines=chosen.log_json)

@@ -15,13 +15,14 @@ from types import FrameType
 
 from engine.base import jsonio, process
 from engine.base.errors import AlreadyExists, EngineError, NotSupported
+from engine.base.version import VERSION
 from engine.runtime import arguments, commands, documents
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.commands import Context
 from engine.runtime.store import Store
 from engine.spec.runtime import OCI_VERSION
 
-VERSION = f"pyengine-oci 0.1.0\nspec: {OCI_VERSION}"
+_VERSION_TEXT = f"pyengine-oci {VERSION}\nspec: {OCI_VERSION}"
 _PS_TIMEOUT_S = 10.0
 _INTERRUPTED = 128
 
@@ -40,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        flags = arguments.parse(sys.argv[1:] if words is None else words, VERSION)
+        flags = arguments.parse(sys.argv[1:] if words is None else words, _VERSION_TEXT)
         journal = _Journal(flags.log, flags.log_format)
         return _dispatch(flags, journal)
     except _Interrupted as err:

@@ -116,16 +116,23 @@ def environment(files: Iterable[str], words: Iterable[str], environ: Mapping[str
 def _lines(files: Iterable[str]) -> list[str]:
     lines: list[str] = []
     for path in files:
-        with open(path, encoding="utf-8-sig") as file:
-            for line in file.read().split("\n"):
-                text = line.lstrip().removesuffix("\r")
-                if not text or text.startswith("#"):
-                    continue
-                name = text.partition("=")[0]
-                if not name or name != name.strip() or " " in name:
-                    raise InvalidArgument(f"{path}: variable {name!r} contains white space or is empty")
-                lines.append(text)
+        for line in _read(path).removeprefix("\ufeff").split("\n"):
+            text = line.lstrip().removesuffix("\r")
+            if not text or text.startswith("#"):
+                continue
+            name = text.partition("=")[0]
+            if not name or name != name.strip() or " " in name:
+                raise InvalidArgument(f"{path}: variable {name!r} contains white space or is empty")
+            lines.append(text)
     return lines
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        try:
+            return file.read()
+        except UnicodeDecodeError as err:
+            raise InvalidArgument(f"{path}: not UTF-8 text: {err.reason} at byte {err.start}") from err
 
 
 def _pairs(words: Iterable[str]) -> dict[str, str]:
@@ -291,11 +298,10 @@ def _security(words: Iterable[str]) -> Json:
 
 
 def _seccomp_profile(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.dumps(json.load(file), separators=(",", ":"))
-        except ValueError as err:
-            raise InvalidArgument(f"{path}: not a seccomp profile: {err}") from err
+    try:
+        return json.dumps(json.loads(_read(path)), separators=(",", ":"))
+    except ValueError as err:
+        raise InvalidArgument(f"{path}: not a seccomp profile: {err}") from err
 
 
 def _network_name(word: str) -> str:
@@ -312,10 +318,12 @@ def _network(word: str) -> Json:
             result["aliases"].append(text)
         elif key == "driver-opt":
             result["driver_opts"].update(_pairs([text]))
-        elif key in ("name", "ip", "ip6", "mac-address", "gw-priority"):
+        elif key == "gw-priority" and text.removeprefix("-").isdecimal():
+            result[key] = int(text)
+        elif key in ("name", "ip", "ip6", "mac-address"):
             result[key] = text
         else:
-            raise InvalidArgument(f'invalid argument "{word}" for "--network": unexpected key {key!r}')
+            raise InvalidArgument(f'invalid argument "{word}" for "--network": unexpected {field!r}')
     if not result.get("name"):
         raise InvalidArgument(f'invalid argument "{word}" for "--network": name is required')
     return result
@@ -336,7 +344,7 @@ def _endpoints(flags: Flags) -> Json:
             "Aliases": network["aliases"],
             "MacAddress": network.get("mac-address"),
             "DriverOpts": network["driver_opts"],
-            "GwPriority": int(network.get("gw-priority", 0)),
+            "GwPriority": network.get("gw-priority", 0),
             "Links": list(flags["link"]) if network is first else [],
         }
         endpoints[network["name"]] = {key: item for key, item in endpoint.items() if item}

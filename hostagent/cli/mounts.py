@@ -83,7 +83,10 @@ def split_fields(text: str) -> list[str]:
         return text.split(",")
     import csv  # noqa: PLC0415 (rare)
 
-    return next(csv.reader([text], strict=True))
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error as err:
+        raise InvalidArgument(f"invalid list {text!r}: {err}") from err
 
 
 def _boolean(text: str, key: str) -> bool:

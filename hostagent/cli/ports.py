@@ -3,6 +3,7 @@
 Source: docker/go-connections v0.5, nat.ParsePortSpec; docker/cli v28, formatter.DisplayablePorts.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from engine.base.errors import InvalidArgument
 PortMap = dict[str, list[dict[str, str]]]
 _PROTOCOLS = frozenset({"tcp", "udp", "sctp"})
 _MAX_PORT = 65535
+_PORT = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 
 
 def parse_publish(specs: Iterable[str]) -> PortMap:
@@ -39,15 +41,12 @@ def _from_long_form(spec: str) -> str:
 
 
 def _parse_one(spec: str) -> list[tuple[str, dict[str, str]]]:
-    rest, _, protocol = spec.partition("/")
-    protocol = protocol.lower() or "tcp"
-    if protocol not in _PROTOCOLS:
-        raise InvalidArgument(f"invalid port {spec!r}: unknown protocol {protocol!r}")
+    rest, protocol = _protocol(spec)
     address, host, container = _split(rest, spec)
     first, last = parse_range(container, spec)
     count = last - first + 1
-    if not host:
-        hosts = [""] * count
+    if not host or host == "0":
+        hosts = [""] * count  # the engine takes free ones
     else:
         host_first, host_last = parse_range(host, spec)
         if host_last - host_first + 1 == count:
@@ -60,6 +59,15 @@ def _parse_one(spec: str) -> list[tuple[str, dict[str, str]]]:
         (f"{first + number}/{protocol}", {"HostIp": address, "HostPort": hosts[number]})
         for number in range(count)
     ]
+
+
+def _protocol(spec: str) -> tuple[str, str]:
+    """Return ``80/udp`` as its two parts; tcp when it has none."""
+    ports, _, protocol = spec.partition("/")
+    protocol = protocol.lower() or "tcp"
+    if protocol not in _PROTOCOLS:
+        raise InvalidArgument(f"invalid port {spec!r}: unknown protocol {protocol!r}")
+    return ports, protocol
 
 
 def _split(rest: str, spec: str) -> tuple[str, str, str]:
@@ -81,11 +89,8 @@ def _split(rest: str, spec: str) -> tuple[str, str, str]:
 def parse_range(text: str, spec: str) -> tuple[int, int]:
     """Return first and last of ``80`` or ``8000-8010``; `spec` is for the message."""
     first, dash, last = text.partition("-")
-    try:
-        low = int(first)
-        high = int(last) if dash else low
-    except ValueError:
-        low = high = -1
+    low = int(first) if _PORT.match(first) else -1
+    high = low if not dash else int(last) if _PORT.match(last) else -1
     if not 0 < low <= high <= _MAX_PORT:
         raise InvalidArgument(f"invalid port {spec!r}: {text!r} is no port or range of ports")
     return low, high
@@ -95,10 +100,10 @@ def parse_expose(specs: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return ExposedPorts for ``--expose`` words such as ``80`` or ``70-72/udp``."""
     exposed: dict[str, dict[str, str]] = {}
     for spec in specs:
-        ports, _, protocol = spec.partition("/")
+        ports, protocol = _protocol(spec)
         first, last = parse_range(ports, spec)
         for port in range(first, last + 1):
-            exposed[f"{port}/{protocol.lower() or 'tcp'}"] = {}
+            exposed[f"{port}/{protocol}"] = {}
     return exposed
 
 

@@ -77,9 +77,9 @@ def _run_attached(app: App, flags: dict[str, Any], body: dict[str, Any], contain
 
 def _create(app: App, flags: dict[str, Any], body: dict[str, Any]) -> str:
     """Create the container, pulling the image when it is missing; return the id."""
-    cidfile = _CidFile(flags["cidfile"])
     if flags["pull"] == "always":
         _pull(flags)
+    cidfile = _CidFile(flags["cidfile"])
     if flags["tty"] and (size := attached.console_size()):
         body["HostConfig"]["ConsoleSize"] = list(size)
     query = {"name": flags["name"] or None, "platform": flags["platform"] or None}

@@ -144,9 +144,11 @@ class Session:
             data = b""
         if data:
             self._output(data)
-        else:
-            self._open = False
-            self._pending.clear()
+            return
+        if self._decoder is not None and not self._decoder.between_frames:
+            raise ConnectionLost("the engine went away in the middle of the container's output")
+        self._open = False
+        self._pending.clear()
 
     def _output(self, data: bytes) -> None:
         if self._decoder is None:

@@ -8,12 +8,11 @@ import click
 
 from engine.base.errors import EngineError
 from engine.base.units import human_size
+from engine.base.version import VERSION
 from hostagent.cli.app import current
 from hostagent.cli.command import command, value
 from hostagent.cli.documents import write_document
 from hostagent.cli.exits import ExitWith
-
-VERSION = "0.1.0"  # a test compares it with pyproject.toml
 
 
 @command("version", value("-f", "--format", default="", help="Format output: json or TEMPLATE"))

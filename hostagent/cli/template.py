@@ -1,8 +1,9 @@
 """The part of Go's text/template that people use with --format; no I/O.
 
-Understood: ``{{.A.B}}``, ``{{json .A}}``, ``{{index .A "key"}}``, ``{{len .A}}``,
-``{{upper .A}} lower title``, ``{{join .A ", "}}``, ``{{range .A}}..{{end}}`` (also with
-``$k, $v :=``), ``{{if .A}}..{{else}}..{{end}}``, ``{{with .A}}``, ``{{println}}``, comments and trim marks.
+Understood: ``{{.A.B}}``, ``{{json .A}}``, ``{{index .A "key"}}``, ``{{len .A}}``, ``{{upper .A}}``,
+``lower``, ``title``, ``{{join .A ", "}}``, ``{{range .A}}..{{end}}`` (with ``$k, $v :=`` too),
+``{{with .A}}``, ``{{if .A}}..{{else if .B}}..{{else}}..{{end}}``, ``{{println}}``, pipes, comments, trim marks.
+Anything else is refused.
 
 Source: pkg.go.dev/text/template; docker documentation, "Format command and log output".
 """
@@ -73,16 +74,31 @@ def _parse(tokens: Sequence[tuple[str, str]], at: int, *, inside: bool) -> tuple
                 return nodes, at - 1, word
             return nodes, at, word
         if word in ("range", "if", "with"):
-            body, at, ended = _parse(tokens, at, inside=True)
-            other: list[Any] = []
-            if ended == "else":
-                other, at, ended = _parse(tokens, at, inside=True)
-            if ended != "end":
-                raise InvalidArgument(f"template: {{{{{word}}}}} without {{{{end}}}}")
-            nodes.append((word, text[len(word) :].strip(), body, other))
+            node, at = _block(word, text[len(word) :].strip(), tokens, at)
+            nodes.append(node)
         elif kind == "text" or not text.startswith("/*"):
             nodes.append((kind, text, [], []))
     return nodes, at, ""
+
+
+def _block(word: str, condition: str, tokens: Sequence[tuple[str, str]], at: int) -> tuple[Any, int]:
+    """Return the node of a range, if or with whose body begins at `at`, and where its end is.
+
+    ``{{else if .B}}`` is an ``if`` inside the ``else``, and shares its ``end``.
+    """
+    body, at, ended = _parse(tokens, at, inside=True)
+    other: list[Any] = []
+    if ended == "else":
+        nested, _, rest = tokens[at - 1][1].removeprefix("else").strip().partition(" ")
+        if nested in ("if", "with"):
+            node, at = _block(nested, rest.strip(), tokens, at)
+            return (word, condition, body, [node]), at
+        if nested:
+            raise InvalidArgument(f"template: unexpected {{{{else {nested}}}}}")
+        other, at, ended = _parse(tokens, at, inside=True)
+    if ended != "end":
+        raise InvalidArgument(f"template: {{{{{word}}}}} without {{{{end}}}}")
+    return (word, condition, body, other), at
 
 
 def _render(nodes: Sequence[Any], dot: Any, names: dict[str, Any]) -> str:  # noqa: ANN401 (any document)
@@ -123,6 +139,8 @@ def _loop(text: str, body: list[Any], other: list[Any], dot: Any, names: dict[st
 
 
 def _pipeline(text: str, dot: Any, names: dict[str, Any]) -> Any:  # noqa: ANN401 (any document)
+    if _WORD.sub("", text).strip():
+        raise InvalidArgument(f"template: {{{{{text}}}}} is not understood")
     words = [_word(match) for match in _WORD.finditer(text)]
     if not words:
         raise InvalidArgument("template: empty action")
@@ -140,7 +158,10 @@ def _pipeline(text: str, dot: Any, names: dict[str, Any]) -> Any:  # noqa: ANN40
 
 def _word(match: re.Match[str]) -> tuple[str, str]:
     if match[1] is not None:
-        return "string", json.loads(f'"{match[1]}"')
+        try:
+            return "string", json.loads(f'"{match[1]}"')
+        except ValueError as err:
+            raise InvalidArgument(f"template: bad string {match[0]}") from err
     if match[2] is not None:
         return "string", match[2]
     return "name", match[3]

@@ -119,7 +119,11 @@ class Engine:
         except EngineError:
             connection.close()
             raise
-        document = response.json()
+        try:
+            document = response.json()
+        except EngineError:
+            connection.close()
+            raise
         if response.headers.get("connection", "").lower() == "close":
             connection.close()
         else:

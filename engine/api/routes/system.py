@@ -17,6 +17,7 @@ from engine.api import filters, versions
 from engine.api.http import Request, Response, Route, Stream, json_response
 from engine.base import jsonio
 from engine.base.errors import NotSupported
+from engine.base.version import VERSION
 from engine.containers.events import EventBus
 from engine.containers.service import ContainerService
 from engine.images.service import ImageService
@@ -84,7 +85,7 @@ class SystemRoutes:
         """GET /version."""
         uname = os.uname()
         common = {
-            "Version": versions.ENGINE,
+            "Version": VERSION,
             "ApiVersion": versions.text(versions.MAXIMUM),
             "MinAPIVersion": versions.text(versions.MINIMUM),
             "GitCommit": "",
@@ -101,8 +102,8 @@ class SystemRoutes:
             if key != "Version"
         }
         components = [
-            {"Name": "Engine", "Version": versions.ENGINE, "Details": details},
-            {"Name": "pyengine-oci", "Version": versions.ENGINE, "Details": {"Spec": OCI_VERSION}},
+            {"Name": "Engine", "Version": VERSION, "Details": details},
+            {"Name": "pyengine-oci", "Version": VERSION, "Details": {"Spec": OCI_VERSION}},
             {"Name": "Python", "Version": platform.python_version(), "Details": {}},
         ]
         named = {"Platform": {"Name": "pyengine"}, "Components": components}
@@ -161,7 +162,7 @@ class SystemRoutes:
                 "Name": uname.nodename,
                 "Labels": ["pyengine.machine=true"] if self._about.in_machine else [],
                 "ExperimentalBuild": False,
-                "ServerVersion": versions.ENGINE,
+                "ServerVersion": VERSION,
                 "Runtimes": {"pyengine": {"path": "pyengine-oci"}},
                 "DefaultRuntime": "pyengine",
                 "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False, "NodeID": "", "Error": ""},

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.api.versions import ENGINE
 from engine.base.errors import InvalidArgument
+from engine.base.version import VERSION
 from engine.containers.security import Mode
 from engine.daemon import config, main
 
@@ -90,5 +90,5 @@ def test_help_names_every_flag_and_version_is_the_package_s(capsys: pytest.Captu
     for name in (*config._VALUES, *config._SWITCHES):
         assert f"--{name}" in text
     assert main.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"pyengined {ENGINE}\n"
-    assert tomllib.loads(_PROJECT.read_text())["project"]["version"] == ENGINE
+    assert capsys.readouterr().out == f"pyengined {VERSION}\n"
+    assert tomllib.loads(_PROJECT.read_text())["project"]["version"] == VERSION

@@ -1,0 +1,78 @@
+"""Flags as docker takes them: `--rm=false`, `-it=true`, words after the image left alone."""
+
+import click
+import pytest
+
+from hostagent.cli import createflags
+from hostagent.cli.command import rewrite_switches
+from hostagent.cli.main import COMMANDS, run
+
+PARAMS = [*createflags.run_only(), *createflags.shared()]
+
+
+def rewritten(*words: str) -> list[str]:
+    return list(rewrite_switches(words, PARAMS, interspersed=False))
+
+
+@pytest.mark.parametrize(
+    ("words", "result"),
+    [
+        (["--rm=true", "img"], ["--rm", "img"]),
+        (["--rm=false", "img"], ["img"]),
+        (["--sig-proxy=false", "img"], ["--no-sig-proxy", "img"]),
+        (["-it=false", "img"], ["-i", "img"]),
+        (["-it=1", "img"], ["-it", "img"]),
+        (["--name", "--rm=true", "img"], ["--name", "--rm=true", "img"]),
+        (["-e", "--rm=true", "img"], ["-e", "--rm=true", "img"]),
+        (["-eA=1", "img"], ["-eA=1", "img"]),
+        (["img", "--rm=false"], ["img", "--rm=false"]),
+        (["--", "--rm=false"], ["--", "--rm=false"]),
+    ],
+)
+def test_switches_take_a_value(words: list[str], result: list[str]) -> None:
+    assert rewritten(*words) == result
+
+
+def test_another_value_is_refused() -> None:
+    with pytest.raises(click.BadParameter, match="want true or false"):
+        rewritten("--rm=maybe", "img")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run([name, "--help"]) == 0
+
+    out = capsys.readouterr().out
+    assert f"pyengine {name}" in out
+    assert "--help" in out
+
+
+def test_the_list_of_commands_is_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["nosuch"], 1, "pyengine: unknown command: pyengine nosuch"),
+        (["run"], 1, "pyengine: "),
+        (["run", "--nosuch", "img"], 125, "pyengine: "),
+        (["run", "-p", "x", "img"], 125, "pyengine: "),
+        (["--host", "nowhere", "ps"], 125, "pyengine: invalid --host 'nowhere'"),
+        (["--host", "unix:///nonexistent/sock", "ps"], 1, "pyengine: "),
+        (["--host", "unix:///nonexistent/sock", "run", "img"], 125, "pyengine: "),
+        (["--host", "unix:///a", "--native", "ps"], 125, "pyengine: --host and --native exclude each other"),
+    ],
+)
+def test_a_bad_line_is_one_line_and_a_code(
+    capsys: pytest.CaptureFixture[str], words: list[str], code: int, text: str
+) -> None:
+    assert run(words) == code
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(text)
+    assert "Traceback" not in captured.err
