@@ -2,7 +2,7 @@
 
 Understood: ``{{.A.B}}``, ``{{json .A}}``, ``{{index .A "key"}}``, ``{{len .A}}``, ``{{upper .A}}``,
 ``lower``, ``title``, ``{{join .A ", "}}``, ``{{range .A}}..{{end}}`` (with ``$k, $v :=`` too),
-``{{with .A}}``, ``{{if .A}}..{{else if .B}}..{{else}}..{{end}}``, ``{{println}}``, pipes, comments, trim marks.
+``{{with .A}}``, ``{{if .A}}..{{else if .B}}..{{else}}..{{end}}``, ``{{println}}``, pipes, comments, trims.
 Anything else is refused.
 
 Source: pkg.go.dev/text/template; docker documentation, "Format command and log output".
