@@ -5,7 +5,7 @@ standard library, so that both ends and every host can import it. The host
 speaks first, because only it knows when a connection is new::
 
     host                                    guest
-      | attach {nonce}                    ->  |    first bytes of every connection
+      | attach {nonce}                    ->  |    first bytes of every connection; again until `hello` comes
       | <- hello {nonce, version, booted}     |    what came before it is noise of an older connection
       | configure {identity, time, dns}   ->  |    only when not `booted`
       | <- phase {name, at_ms}                |    progress while it boots

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from engine.base.errors import Conflict, EngineError, Unavailable
 from hostagent.agent.clock import Heartbeat
 from hostagent.agent.forward import ENGINE_SOCKET
-from hostagent.agent.link import Link
+from hostagent.agent.link import GuestFailed, Link
 from hostagent.agent.ports import Ports
 from hostagent.channel import keys
 from hostagent.channel.model import Address, Stream
@@ -212,7 +212,9 @@ class Lifecycle:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
+            if _broke(ready):  # the channels break a moment before the emulator that held them has ended
+                await asyncio.wait({ended}, timeout=_END_NOTICE_S)
+            if ended.done() and (_broke(ready) or not ready.done()):
                 raise Unavailable(
                     f"machine {self.paths.name}: qemu {ended.result().reason} while the guest was booting",
                     hint=f"see {self.paths.console_log} and {self.paths.qemu_log}",
@@ -400,6 +402,14 @@ class Lifecycle:
 
     def _tell_from_thread(self, text: str) -> None:
         self._loop.call_soon_threadsafe(self._tell, text)
+
+
+def _broke(ready: "asyncio.Future[None]") -> bool:
+    """Tell whether the link failed, and not because the guest said that it did."""
+    if not ready.done() or ready.cancelled():
+        return False
+    err = ready.exception()
+    return isinstance(err, Unavailable) and not isinstance(err, GuestFailed)
 
 
 async def _outcome(task: "asyncio.Task[None]", when_cancelled: str) -> None:

@@ -30,6 +30,10 @@ _SSH_PHASES = frozenset({"sshd", "network"})
 _PING = b"GET /_ping HTTP/1.1\r\nHost: pyengine\r\nConnection: close\r\n\r\n"
 
 
+class GuestFailed(Unavailable):
+    """The guest said why it cannot go on; it powers itself off."""
+
+
 class Link:
     """One connection of an agent to a guest; closed once, never reopened."""
 
@@ -60,8 +64,8 @@ class Link:
         """Return when the guest is configured, SSH is linked and the guest calls the engine ready.
 
         Raises:
-            Unavailable: the guest said that it failed.
-            EngineError: a channel cannot be had.
+            GuestFailed: the guest said that it failed.
+            EngineError: a channel cannot be had, or broke.
         """
         await self._control.connect(self._paths.control_socket, timeout_s=_CONTROL_TIMEOUT_S)
         steps = [asyncio.create_task(self._open_ssh(mark)), asyncio.create_task(self._wait_ready(mark))]
@@ -126,9 +130,8 @@ class Link:
             self._heartbeat.answered(stepped=message.get("stepped") is True)
         elif kind == "failed" and not self._ready.done():
             step, text = str(message.get("step"))[:80], str(message.get("message"))[:400]
-            failure = Unavailable(f"machine {self._paths.name}: the guest failed at {step}: {text}")
-            failure.hint = f"see {self._paths.console_log}"
-            self._ready.set_exception(failure)
+            failure = f"machine {self._paths.name}: the guest failed at {step}: {text}"
+            self._ready.set_exception(GuestFailed(failure, hint=f"see {self._paths.console_log}"))
         elif kind == "ready" and not self._ready.done():
             self._sshd.set()
             self._ready.set_result(None)

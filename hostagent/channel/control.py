@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 64 * 1024
 _NOISE_MAX_BYTES = 4 << 20  # what an older connection may have left behind
 _CONNECT_RETRY_S = 0.02
+_ATTACH_AGAIN_S = 2.0
 
 
 class ChannelBroken(EngineError):
@@ -30,17 +31,27 @@ class ChannelBroken(EngineError):
 class Control:
     """One connection to one guest; messages go to `on_message`, its end to `on_lost`, once."""
 
-    def __init__(self, *, on_message: Callable[[Message], None], on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        on_message: Callable[[Message], None],
+        on_lost: Callable[[str], None],
+        attach_again_s: float = _ATTACH_AGAIN_S,
+    ) -> None:
         self._on_message = on_message
         self._on_lost = on_lost
+        self._attach_again_s = attach_again_s
         self._nonce = secrets.token_hex(16)
         self._greeted = False
         self._noise_bytes = 0
         self._writer: asyncio.StreamWriter | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, path: Path, *, timeout_s: float) -> None:
         """Connect to the socket and say `attach`; the guest's `hello` is the first message that follows.
+
+        `attach` is said again until then: a port that a host has just left, or
+        whose guest is between two readers, may lose either.
 
         Raises:
             TimeoutError: the socket did not take a connection in time.
@@ -50,8 +61,10 @@ class Control:
                 reader, self._writer = await _connect(path)
         except TimeoutError as err:
             raise TimeoutError(f"{path}: no connection within {timeout_s:.0f} s") from err
-        self._writer.write(b"\n" + protocol.encode("attach", nonce=self._nonce, version=protocol.VERSION))
-        self._task = asyncio.create_task(self._read(reader))
+        self._tasks = [
+            asyncio.create_task(self._attach(self._writer)),
+            asyncio.create_task(self._read(reader)),
+        ]
 
     def send(self, kind: str, **fields: object) -> None:
         """Queue a message.
@@ -65,15 +78,20 @@ class Control:
 
     async def close(self) -> None:
         """End the connection; `on_lost` is not called for it."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+                await task
         if self._writer is not None:
             self._writer.close()
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
+
+    async def _attach(self, writer: asyncio.StreamWriter) -> None:
+        words = b"\n" + protocol.encode("attach", nonce=self._nonce, version=protocol.VERSION)
+        while not self._greeted and not writer.is_closing():
+            writer.write(words)
+            await asyncio.sleep(self._attach_again_s)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         decoder = protocol.Decoder()

@@ -56,6 +56,7 @@ class Init:
         self.ports: PortRelay | None = None
         self.configured = False
         self.ready = False
+        self.nonce = ""  # of the host that attached last
 
     def boot(self) -> None:
         """Run every step that does not wait for another process."""
@@ -159,14 +160,17 @@ class Init:
                 self.shut_down(float(integer(message, "timeout_s")))
 
     def _attached(self, nonce: str) -> None:
+        """Tell a host everything from the start; the same host asks again when it heard nothing."""
         self._tell("hello", nonce=nonce, version=VERSION, configured=self.configured)
         for name, at_ms in self.phases:
             self._tell("phase", name=name, at_ms=at_ms)
         if self.ready:
             self._send_ready()
         if self.ports is not None:
-            self.ports.host_lost()
+            if nonce != self.nonce:
+                self.ports.host_lost()
             self.ports.renew()
+        self.nonce = nonce
 
     def _configure(self, message: Message) -> None:
         if self.configured:

@@ -1,7 +1,9 @@
 """The guest's end of the control channel: a virtio-serial port that is there before any host is.
 
 While no host is connected the port reads 0 bytes and polls as hung up, so it
-is watched by edge: one event when a host comes, one when it goes.
+is watched by edge: one event when a host comes, one when it goes. Bytes and
+"a host came" travel by two queues of the device, so the first bytes of a host
+may be read while the port still counts as closed, and reads 0 after them.
 
 Source: drivers/char/virtio_console.c, port_fops_read and port_fops_poll, Linux 6.12.
 """
@@ -18,6 +20,7 @@ from vmguest.protocol import Message
 
 _CHUNK_BYTES = 64 * 1024
 _QUEUE_MAX_BYTES = 1 << 20
+_SETTLE_S = 1.0  # after that long the port has noticed whether a host is there
 
 
 def find_port(sys_class: str = "/sys/class/virtio-ports", *, timeout_s: float = 5.0) -> str:
@@ -77,14 +80,19 @@ class Control:
         self._flush()
 
     def _event(self, events: int) -> None:
+        heard = False
         while True:
             try:
                 data = os.read(self._fd, _CHUNK_BYTES)
             except BlockingIOError:
                 break
-            if not data:  # no host
-                self._detach()
+            if not data:
+                if heard:  # a host that is about to be noticed, or one that left with these words
+                    self._loop.call_later(_SETTLE_S, lambda: self._event(0))
+                else:
+                    self._detach()
                 break
+            heard = True
             self._feed(data)
         if events & select.EPOLLOUT:
             self._flush()
@@ -100,6 +108,7 @@ class Control:
                 for message in self._decoder.feed(data):
                     if message["type"] == "attach":
                         self._attached = True
+                        self._queue.clear()  # said to an older host
                     self._on_message(message)
             except protocol.ProtocolError as err:  # the rest of a line that an older host began
                 say(f"control: {err}")

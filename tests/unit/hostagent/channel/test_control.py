@@ -43,7 +43,7 @@ class Host:
 Body = Callable[[Host, Control, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def _talk(tmp_path: Path, body: Body) -> None:
+def _talk(tmp_path: Path, body: Body, *, attach_again_s: float = TIMEOUT_S) -> None:
     async def main() -> None:
         guest: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
             asyncio.get_running_loop().create_future()
@@ -52,7 +52,7 @@ def _talk(tmp_path: Path, body: Body) -> None:
             lambda reader, writer: guest.set_result((reader, writer)), tmp_path / "control.sock"
         )
         host = Host()
-        control = Control(on_message=host.on_message, on_lost=host.on_lost)
+        control = Control(on_message=host.on_message, on_lost=host.on_lost, attach_again_s=attach_again_s)
         await control.connect(tmp_path / "control.sock", timeout_s=TIMEOUT_S)
         reader, writer = await guest
         try:
@@ -84,6 +84,26 @@ def test_what_came_before_the_greeting_is_noise(tmp_path: Path) -> None:
         assert [message["type"] for message in host.heard] == ["hello", "ready"]
 
     _talk(tmp_path, body)
+
+
+def test_attach_is_said_again_until_the_guest_greets(tmp_path: Path) -> None:
+    async def body(
+        host: Host, control: Control, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        for _ in range(2):
+            await reader.readline()
+            assert json.loads(await reader.readline())["type"] == "attach"
+        await _greet(reader, writer)
+        await host.until(lambda: bool(host.heard))
+        control.send("ping")
+        while (line := await reader.readline()) == b"\n" or b"attach" in line:
+            pass
+        assert json.loads(line) == {"type": "ping"}
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await reader.readline()
+
+    _talk(tmp_path, body, attach_again_s=0.01)
 
 
 @pytest.mark.parametrize("data", [b"nonsense\n", b"[1]\n", b"x" * (MAX_LINE_BYTES + 1)])
