@@ -166,9 +166,16 @@ class Lifecycle:
             self.machine = await self._driver.launch(settings, image, tries)
             self.boot.mark("qemu")
             await self._link_up(self.machine)
-        except BaseException as err:
+        except (EngineError, TimeoutError, OSError, asyncio.CancelledError) as err:
             await self._give_up(err)
             raise
+        except Exception as err:
+            log.exception("machine %s did not start", self.paths.name)
+            await self._give_up(err)
+            raise EngineError(
+                f"machine {self.paths.name}: internal error: {type(err).__name__}: {err}",
+                hint=f"see {self.paths.agent_log}",
+            ) from err
         finally:
             self._starting = None
         self._advance(Event.READY)

@@ -37,14 +37,20 @@ class Server:
 
     async def _serve(self, client: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=client, limit=_REQUEST_MAX_BYTES)
+        answer: dict[str, Any] = {}
         with contextlib.suppress(OSError):
             try:
                 answer = await self._answer(await reader.readline(), writer)
             except (EngineError, TimeoutError, OSError, ValueError) as err:
                 answer = _failure(err)
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-            writer.close()
+            except Exception as err:
+                log.exception("a request failed")
+                answer = _failure(EngineError(f"internal error: {type(err).__name__}: {err}"))
+            finally:
+                writer.write(
+                    json.dumps(answer or _failure(Unavailable("the host agent ends"))).encode() + b"\n"
+                )
+                writer.close()
             await writer.wait_closed()
         if answer.get("stopped"):
             self._on_stopped()

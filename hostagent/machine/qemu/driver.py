@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -200,8 +200,7 @@ class QemuDriver:
         _wait_in_thread(process, loop, exit_code)
         self._watchers.append(asyncio.ensure_future(self._watch_child(exit_code, qmp, ended)))
         try:
-            await qmp.connect(timeout_s=_QMP_TIMEOUT_S, alive=lambda: not exit_code.done())
-            port = await qmp.ssh_port(GUEST_SSH_PORT)
+            port = await _unless(exit_code, _ask_port(qmp, alive=lambda: not exit_code.done()))
         except BaseException as err:
             if not exit_code.done():
                 process.kill()
@@ -315,6 +314,35 @@ class QemuDriver:
             return jsonio.read(self._paths.pidfile, _Record)
         except (OSError, InvalidArgument):
             return None
+
+
+async def _ask_port(qmp: Qmp, *, alive: Callable[[], bool]) -> int:
+    await qmp.connect(timeout_s=_QMP_TIMEOUT_S, alive=alive)
+    return await qmp.ssh_port(GUEST_SSH_PORT)
+
+
+async def _unless(exit_code: "asyncio.Future[int]", asking: Coroutine[None, None, int]) -> int:
+    """Return what `asking` gives, unless the emulator ends first.
+
+    Raises:
+        Unavailable: it did.
+    """
+    task = asyncio.ensure_future(asking)
+    try:
+        await asyncio.wait({task, exit_code}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Unavailable("qemu ended before its monitor answered")
+        return task.result()
+    finally:
+        task.cancel()
+        task.add_done_callback(_retrieve)
+        await asyncio.wait({task}, timeout=_LAST_EVENTS_S)  # the client library may not heed a cancellation
+
+
+def _retrieve(task: "asyncio.Task[int]") -> None:
+    """Take note of a failure that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _wait_in_thread(

@@ -15,7 +15,7 @@ from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient
 from engine.base.errors import EngineError, Unavailable
 
 log = logging.getLogger(__name__)
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # it logs what it also raises
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)  # it logs what it also raises
 
 _HOSTFWD = re.compile(
     r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)", re.ASCII | re.MULTILINE
@@ -44,20 +44,27 @@ class Qmp:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                while True:
-                    try:
-                        await self._client.connect(str(self._path))
-                        break
-                    except ConnectError as err:
-                        if not alive():
-                            raise Unavailable("qemu ended before its monitor answered") from err
-                    await asyncio.sleep(
-                        _RETRY_S
-                    )  # a socket file is no event that one can wait for everywhere
+                while not await self._try_connect():
+                    if not alive():
+                        raise Unavailable("qemu ended before its monitor answered")
+                    # a socket file is no event that one can wait for everywhere
+                    await asyncio.sleep(_RETRY_S)
         except TimeoutError as err:
             raise TimeoutError(f"{self._path}: no qemu monitor within {timeout_s:.0f} s") from err
         self._spawn(self._watch_events())
         self._spawn(self._watch_end())
+
+    async def _try_connect(self) -> bool:
+        try:
+            await self._client.connect(str(self._path))
+        except ConnectError:
+            return False
+        except AssertionError:
+            # An emulator that aborts while it negotiates resets the connection, and qemu.qmp 0.0.6 then
+            # fails in its own clean-up and stays unusable.
+            self._client = QMPClient("pyengine")
+            return False
+        return True
 
     async def ssh_port(self, guest_port: int) -> int:
         """Return the port of 127.0.0.1 that leads to `guest_port`.
@@ -94,7 +101,7 @@ class Qmp:
     async def _close(self) -> None:
         try:
             await self._client.disconnect()
-        except (QMPError, OSError, EOFError, asyncio.CancelledError) as err:
+        except (QMPError, OSError, EOFError, AssertionError, asyncio.CancelledError) as err:
             # It raises whatever ended the connection, the cancellation of its own reader included.
             log.debug("qmp connection ended: %r", err)
 
