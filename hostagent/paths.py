@@ -93,7 +93,7 @@ class MachinePaths:
 
     @property
     def logs(self) -> Path:
-        """The directory of the three logs."""
+        """The directory of the logs."""
         return host_paths().state / "machines" / self.name
 
     @property
@@ -110,6 +110,11 @@ class MachinePaths:
     def console_log(self) -> Path:
         """The guest's serial console since the last start."""
         return self.logs / "console.log"
+
+    @property
+    def previous_console_log(self) -> Path:
+        """The console of the start before: the last words of a machine that ended and was started again."""
+        return self.logs / "console.previous.log"
 
     @property
     def run(self) -> Path:

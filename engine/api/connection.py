@@ -5,7 +5,7 @@ one wait in a bounded buffer. States::
 
     HEAD --head--> BUSY --answer sent, body drained--> HEAD
                     |---Hijack: 101 or 200 sent--> GONE (the socket has a new owner)
-                    `---Connection: close, error--> closed
+                    `---Connection: close, error; rest of the body read away--> closed
 
 A client that closes its sending side is taken to be gone, as Go's server
 does: streams end, but an action under way is finished, so that an object is
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 HEAD_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 600.0
 HIJACK_FLUSH_TIMEOUT_S = 10.0
+LINGER_TIMEOUT_S = 10.0
 _READ_AHEAD_MAX_BYTES = 128 * 1024
 _UNREAD_BODY_MAX_BYTES = 256 * 1024  # drained to keep a connection; more closes it
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -229,10 +230,12 @@ class Connection(asyncio.Protocol):
             log.exception("connection broken")
             keep = False
         self._streaming = False
-        self._body = None
         if not keep:
+            await self._linger(body)
+            self._body = None
             self._transport.close()
             return
+        self._body = None
         self._state = _State.HEAD
         self._resume("read ahead")
         self._next_request()
@@ -247,6 +250,20 @@ class Connection(asyncio.Protocol):
             if size > _UNREAD_BODY_MAX_BYTES:
                 return False
         return True
+
+    async def _linger(self, body: Body) -> None:
+        """Let a client that still sends its request read the answer first: closing at once would reset it.
+
+        Source: RFC 9112, 9.6, "Tear-down".
+        """
+        if body.ended or self._client_gone or self._transport.is_closing():
+            return
+        body.on_first_read = None
+        self._transport.write_eof()
+        with contextlib.suppress(TimeoutError, EngineError):
+            async with asyncio.timeout(LINGER_TIMEOUT_S):
+                async for _ in body:
+                    pass
 
     async def _send(self, head: Head, answer: Response, *, keep: bool) -> None:
         data = self._encode_head(answer.status, answer, close=not keep)

@@ -30,7 +30,7 @@ from engine.api.http import (
     split_target,
 )
 from engine.base import ids, trace
-from engine.base.errors import Conflict, EngineError
+from engine.base.errors import Conflict, EngineError, OutOfSpace
 from engine.base.log import request_id
 from engine.base.version import VERSION
 
@@ -74,9 +74,10 @@ class Application:
             answer = await self._dispatch(request)
             status = HTTPStatus.SWITCHING_PROTOCOLS if isinstance(answer, Hijack) else answer.status
         except Exception as err:
-            answer = error_response(err)
+            foreseen = err if isinstance(err, EngineError) else OutOfSpace.of(err)
+            answer = error_response(foreseen or err)
             status = answer.status
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(err, EngineError):
+            if foreseen is None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 log.exception("%s %s failed", head.method, head.target)
         if head.method not in READ_ONLY_METHODS:
             path = request.path if request else head.target.partition(b"?")[0].decode("latin-1")

@@ -9,10 +9,14 @@ Each component owns its tables and brings its own list of migrations; the
 versions are in the table `component`. A database written by a newer version
 is refused and left untouched.
 
+On a full disk a reserve is given up, so that what frees space can be
+committed; only what is no database any more counts as damaged.
+
 Source: sqlite.org, "Write-Ahead Logging" and "PRAGMA synchronous".
 """
 
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -22,13 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.base.errors import Conflict, EngineError, OutOfSpace
+from engine.base.errors import FREE_SPACE_HINT, Conflict, EngineError, OutOfSpace
+from engine.base.reserve import Reserve
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _GROUP_MAX = 64
 _CLOSE_TIMEOUT_S = 30.0
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PRIMARY_CODE = 0xFF  # the rest of a result code tells more of the same
 
 
 class DatabaseDamaged(EngineError):
@@ -49,9 +56,13 @@ class Database:
 
         Raises:
             DatabaseDamaged: it is not a database or fails `quick_check`.
+            OutOfSpace: the disk is full, and there was no reserve to give up.
+            EngineError: it cannot be read or written.
         """
         self.path = path
+        self._reserve = Reserve(path.with_name(f"{path.name}-reserve"))
         self._reader = self._connect()
+        self._writer = self._connect()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_loop, name="database", daemon=True)
         self._thread.start()
@@ -62,6 +73,8 @@ class Database:
         Raises:
             Conflict: the file was written by a newer version of the component.
         """
+        if self.read("SELECT version FROM component WHERE name = ?", (component,)) == [(len(migrations),)]:
+            return
 
         def work(connection: sqlite3.Connection) -> None:
             row = connection.execute("SELECT version FROM component WHERE name = ?", (component,)).fetchone()
@@ -101,6 +114,14 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         try:
+            return self._open()
+        except OutOfSpace:
+            if not self._reserve.release():
+                raise
+            return self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -110,12 +131,11 @@ class Database:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS component (name TEXT PRIMARY KEY, version INT) STRICT"
             )
-        except sqlite3.DatabaseError as err:
-            raise DatabaseDamaged(f"{self.path}: {err}") from err
+        except sqlite3.Error as err:
+            raise self._disk_error(err) from err
         return connection
 
     def _write_loop(self) -> None:
-        connection = self._connect()
         closing = False
         while not closing:
             group: list[_Job] = []
@@ -128,44 +148,90 @@ class Database:
                 job = self._jobs.get()
             closing = job is None
             if group:
-                _commit_group(connection, group)
-        connection.close()
+                self._commit(group)
+        self._writer.close()
+
+    def _commit(self, group: list[_Job]) -> None:
+        """Commit `group`; on a full disk, once more without the reserve."""
+        try:
+            try:
+                outcomes = _run_group(self._writer, group)
+            except sqlite3.Error as err:
+                if not (_is_full(err) and self._reserve.release()):
+                    raise
+                log.warning("%s: the disk is full; its reserve is given up", self.path)
+                outcomes = _run_group(self._writer, group)
+        except sqlite3.Error as err:
+            failure = self._disk_error(err)
+            for job in group:
+                job.done.set_exception(failure)
+            return
+        for outcome in outcomes:
+            outcome.tell()
+        try:
+            self._reserve.restore()
+        except OSError as err:
+            log.warning("%s: no reserve for a full disk: %s", self.path, err)
+
+    def _disk_error(self, err: sqlite3.Error) -> EngineError:
+        code = getattr(err, "sqlite_errorcode", 0) & _PRIMARY_CODE
+        if code in _DAMAGED:
+            return DatabaseDamaged(f"{self.path}: {err}")
+        if _is_full(err) or _no_room(self.path):  # some calls of SQLite say "disk i/o error" to a full disk
+            return OutOfSpace("no space left on device for the engine's state", hint=FREE_SPACE_HINT)
+        return EngineError(f"{self.path}: {err}")
 
 
-def _commit_group(connection: sqlite3.Connection, group: list[_Job]) -> None:
-    """Run each job in its own savepoint, commit once, then resolve the futures."""
-    results: list[tuple[_Job, Any, BaseException | None]] = []
+@dataclass(slots=True)
+class _Outcome:
+    """What came of a job that is committed, or was taken back alone."""
+
+    job: _Job
+    value: Any = None
+    error: Exception | None = None
+
+    def tell(self) -> None:
+        if self.error is None:
+            self.job.done.set_result(self.value)
+        else:
+            self.job.done.set_exception(self.error)
+
+
+def _run_group(connection: sqlite3.Connection, group: list[_Job]) -> list[_Outcome]:
+    """Run each job in its own savepoint and commit once.
+
+    Raises:
+        sqlite3.Error: nothing of the group is committed.
+    """
     try:
         connection.execute("BEGIN IMMEDIATE")
-        results.extend(_run_job(connection, job) for job in group)
+        outcomes = [_run_job(connection, job) for job in group]
         connection.execute("COMMIT")
-    except sqlite3.Error as err:
+    except sqlite3.Error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        failure = _disk_error(err)
-        for job in group:
-            job.done.set_exception(failure)
-        return
-    for job, value, error in results:
-        if error is None:
-            job.done.set_result(value)
-        else:
-            job.done.set_exception(error)
+        raise
+    return outcomes
 
 
-def _run_job(connection: sqlite3.Connection, job: _Job) -> tuple[_Job, Any, BaseException | None]:
+def _run_job(connection: sqlite3.Connection, job: _Job) -> _Outcome:
     connection.execute("SAVEPOINT job")
     try:
         value = job.work(connection)
-    except Exception as err:  # noqa: BLE001 (handed to whoever waits for the future)
+    except Exception as err:
+        if isinstance(err, sqlite3.Error) and _is_full(err):
+            raise  # it concerns all of the group
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
-        return job, None, err
+        return _Outcome(job, error=err)
     connection.execute("RELEASE job")
-    return job, value, None
+    return _Outcome(job, value)
 
 
-def _disk_error(err: sqlite3.Error) -> Exception:
-    if "full" in str(err):
-        return OutOfSpace(f"state database: {err}", hint="free disk space, for example with: pyengine rmi")
-    return EngineError(f"state database: {err}")
+def _is_full(err: sqlite3.Error) -> bool:
+    return getattr(err, "sqlite_errorcode", 0) & _PRIMARY_CODE == sqlite3.SQLITE_FULL
+
+
+def _no_room(path: Path) -> bool:
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0)

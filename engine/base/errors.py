@@ -15,6 +15,11 @@ classes to their own codes; nothing below a front end knows a status code.
      +-- NotSupported        this kernel or build cannot do it
 """
 
+import errno
+
+FREE_SPACE_HINT = "free disk space, for example with: pyengine rm, pyengine rmi"
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 class EngineError(Exception):
     """Root of every error the engine raises on purpose.
@@ -58,6 +63,14 @@ class Denied(EngineError):
 
 class OutOfSpace(EngineError):
     """A disk, a pool of addresses or a limit is full."""
+
+    @classmethod
+    def of(cls, err: BaseException, what: str = "") -> "OutOfSpace | None":
+        """Return `err` as an OutOfSpace about `what` when it is a full disk's or a quota's, else None."""
+        if not isinstance(err, OSError) or err.errno not in _NO_SPACE:
+            return None
+        where = f"{what}: " if what else ""
+        return cls(f"{where}no space left on device", hint=FREE_SPACE_HINT)
 
 
 class Unavailable(EngineError):

@@ -9,8 +9,8 @@ of bytes comes out, so that a small file cannot fill the disk.
 import zlib
 from typing import Any, Protocol
 
-from engine.base.errors import InvalidArgument, NotSupported, OutOfSpace
-from engine.images.limits import DEFAULT, Limits
+from engine.base.errors import InvalidArgument, NotSupported
+from engine.images.limits import DEFAULT, Limits, too_large
 from engine.images.tarstream import Source
 
 _CHUNK_BYTES = 128 * 1024
@@ -130,7 +130,7 @@ class Decompressed:
         self._at = 0
         self._left -= len(self._out)
         if self._left < 0:
-            raise OutOfSpace(f"unpacks to more than {self._max_bytes} bytes")
+            raise too_large(self._max_bytes, self._limits)
         if self._digest is not None:
             self._digest.update(self._out)
 

@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.base.errors import FREE_SPACE_HINT, OutOfSpace
+
 GIB = 1 << 30
 MIB = 1 << 20
 _RESERVE_PARTS = 20  # one part in twenty of the disk stays free
@@ -32,6 +34,15 @@ class Limits:
 
 
 DEFAULT = Limits()
+
+
+def too_large(max_bytes: int, limits: Limits) -> OutOfSpace:
+    """Return why no more than `max_bytes` were taken: one of `limits`, or what `bounded_by_disk` left."""
+    if max_bytes < min(limits.archive_bytes, limits.unpacked_bytes):
+        return OutOfSpace(
+            f"no space left on device: there is room for {max_bytes} bytes", hint=FREE_SPACE_HINT
+        )
+    return OutOfSpace(f"unpacks to more than {max_bytes} bytes")
 
 
 def bounded_by_disk(limit_bytes: int, path: Path) -> int:

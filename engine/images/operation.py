@@ -8,7 +8,6 @@ behind the back of a clean-up.
 
 import asyncio
 import concurrent.futures
-import errno
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -125,8 +124,9 @@ def as_engine_error(err: BaseException) -> EngineError | None:
     """Return `err` as one line for the user; None for what is a bug of ours."""
     if isinstance(err, EngineError):
         return err
-    if isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace("no space left on device", hint="free disk space, for example with: pyengine rmi")
+    full = OutOfSpace.of(err)
+    if full is not None:
+        return full
     if isinstance(err, TimeoutError):
         return Unavailable(str(err) or "timed out")
     if isinstance(err, OSError):

@@ -11,7 +11,6 @@ Source: Linux, Documentation/filesystems/overlayfs.rst.
 """
 
 import contextlib
-import errno
 import os
 import secrets
 from collections.abc import Sequence
@@ -126,8 +125,9 @@ class OverlaySnapshotter:
         except (OSError, NotFound) as err:
             if record is None:
                 self.remove(key)
-            if isinstance(err, OSError) and _is_full(err):
-                raise OutOfSpace(f"snapshot {key[:12]}: no space left on device") from err
+            full = OutOfSpace.of(err, f"snapshot {key[:12]}")
+            if full is not None:
+                raise full from err
             raise
         return container
 
@@ -205,7 +205,3 @@ def _write_record(container: ContainerDir, record: _Snapshot) -> None:
     temporary = container.path / f".snapshot-{secrets.token_hex(4)}"
     temporary.write_bytes(jsonio.encode(record))
     os.replace(temporary, _record_path(container))
-
-
-def _is_full(err: OSError) -> bool:
-    return err.errno in (errno.ENOSPC, errno.EDQUOT)

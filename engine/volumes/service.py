@@ -5,7 +5,6 @@ touches a disk runs in a thread, under the volume's own lock.
 """
 
 import asyncio
-import errno
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -211,6 +210,7 @@ async def _on_disk(work: Callable[..., T], *args: object) -> T:
         await asyncio.wait([job])
         raise
     except OSError as err:
-        if err.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise OutOfSpace(f"no space left for volumes: {err}", hint="pyengine volume prune") from err
+        full = OutOfSpace.of(err, "volumes")
+        if full is not None:
+            raise full from err
         raise

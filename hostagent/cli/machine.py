@@ -168,6 +168,7 @@ def ssh(words: tuple[str, ...]) -> int:
     argument("name", required=False),
     switch("--agent", help="The host agent's log instead of the guest's console"),
     switch("--qemu", help="The emulator's output instead of the guest's console"),
+    switch("-p", "--previous", help="The guest's console of the start before"),
     switch("-f", "--follow", help="Go on as the log grows"),
     value("-n", "--tail", default="all", metavar="N", help="Only the last N lines"),
 )
@@ -178,7 +179,20 @@ def logs(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
     name = flags["name"] or selected_machine()
     store.load(name)
     paths = MachinePaths(name)
-    path = paths.agent_log if flags["agent"] else paths.qemu_log if flags["qemu"] else paths.console_log
+    wished = [
+        path
+        for flag, path in (
+            ("agent", paths.agent_log),
+            ("qemu", paths.qemu_log),
+            ("previous", paths.previous_console_log),
+        )
+        if flags[flag]
+    ]
+    if len(wished) > 1:
+        raise InvalidArgument(
+            "machine logs: only one of --agent, --qemu and --previous can be shown at a time"
+        )
+    [path] = wished or [paths.console_log]
     try:
         with path.open("rb") as file:
             _show_log(file.fileno(), flags["tail"], follow=flags["follow"])

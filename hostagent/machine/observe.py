@@ -57,6 +57,7 @@ def inspect(name: str) -> dict[str, Any]:
             "agent_log": str(paths.agent_log),
             "qemu_log": str(paths.qemu_log),
             "console_log": str(paths.console_log),
+            "previous_console_log": str(paths.previous_console_log),
             "agent_socket": str(paths.agent_socket),
             "docker_socket": str(paths.docker_socket),
         },

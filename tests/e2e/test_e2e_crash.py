@@ -106,6 +106,8 @@ def test_containers_and_images_outlive_a_restart(own_machine: Home) -> None:
 
     # A stopped machine is started by the first command that needs it.
     assert home.output("logs", "old") == "said"
+    assert "Power down" in home.output("machine", "logs", "--previous", "--tail", "5")
+    assert "Power down" not in home.output("machine", "logs")
     home.output("start", "old")
     assert "mine" in home.output("images")
     home.output("rm", "-f", "old")

@@ -223,6 +223,8 @@ class QemuDriver:
         except Locked as err:
             raise Conflict(f"machine {machine.name} runs already, as process {err.holder_pid}") from err
         try:
+            if _size(paths.console_log) > 0:  # an accelerator that showed no life leaves an empty one
+                os.replace(paths.console_log, paths.previous_console_log)
             for stale in (paths.qmp_socket, paths.control_socket, paths.pidfile, paths.console_log):
                 stale.unlink(missing_ok=True)
             launch = Launch(

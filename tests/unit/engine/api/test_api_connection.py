@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -185,6 +186,23 @@ def test_the_peer_is_who_the_kernel_says() -> None:
     _talk(serve, conversation)
 
 
+def test_a_client_that_sends_a_large_body_to_its_end_reads_why_it_was_refused() -> None:
+    async def serve(_head: Head, body: Body, _peer: Peer) -> Answer:
+        await anext(body)
+        return Response(507, b"full")
+
+    async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        size = 32 << 20
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size >> 16):
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+        assert (await _answer(reader))[1] == b"full"
+        assert await reader.read() == b""
+
+    assert _talk(serve, conversation) == set()
+
+
 # the server
 
 
@@ -223,6 +241,46 @@ def test_a_dead_socket_is_replaced_a_living_one_and_a_file_are_not(tmp_path: Pat
 
     asyncio.run(inside())
     assert path.read_text() == ""
+
+
+def test_what_cannot_be_put_on_record_is_answered_all_the_same_and_counted(tmp_path: Path) -> None:
+    audit = AuditLog(tmp_path / "audit.log")
+    application = Application(audit)
+
+    async def made(_request: Request) -> Response:
+        return Response(201)
+
+    application.install([Route("POST", "/things", made)])
+
+    def ask() -> Answer:
+        head, body = Head("POST", b"/v1.40/things"), Body(lambda: None, lambda: None)
+        return asyncio.run(application.serve(head, body, Peer(1, 2, 3)))
+
+    whole, audit._fd = audit._fd, os.open("/dev/full", os.O_WRONLY)
+    answers = [ask(), ask()]
+    os.close(audit._fd)
+    audit._fd = whole
+    answers.append(ask())
+
+    assert [answer.status for answer in answers if isinstance(answer, Response)] == [201] * 3
+    [line] = (tmp_path / "audit.log").read_text().splitlines()
+    assert '"lines_lost_before":2' in line
+
+
+def test_a_full_disk_is_an_answer_of_one_line(tmp_path: Path) -> None:
+    application = Application(AuditLog(tmp_path / "audit.log"))
+
+    async def full(_request: Request) -> Response:
+        raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
+
+    application.install([Route("POST", "/things", full)])
+    answer = asyncio.run(
+        application.serve(Head("POST", b"/things"), Body(lambda: None, lambda: None), Peer(1, 2, 3))
+    )
+
+    assert isinstance(answer, Response)
+    assert answer.status == 507
+    assert b"no space left on device" in answer.body
 
 
 def test_changes_are_on_record_and_queries_are_not(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.base.database import Database, DatabaseDamaged
-from engine.base.errors import Conflict
+from engine.base.errors import Conflict, EngineError, OutOfSpace
 
 SCHEMA = ["CREATE TABLE tag (name TEXT PRIMARY KEY, image TEXT NOT NULL) STRICT"]
 
@@ -80,6 +80,50 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DatabaseDamaged, match=r"state\.db: file is not a database"):
         Database(path)
+
+
+def _fill(database: Database, pages: int) -> None:
+    """Let the database grow no further than `pages`, which is what a full disk is to SQLite."""
+    database.write(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone()).result()
+
+
+def test_a_full_disk_fails_the_write_and_nothing_else(database: Database) -> None:
+    insert(database, "before")
+    _fill(database, 1)
+
+    for number in range(2):  # the reserve, if there is one, does not help against this kind of full
+        with pytest.raises(OutOfSpace, match="no space left on device for the engine's state"):
+            insert(database, f"{number}" * 100_000)
+
+    _fill(database, 1_000_000)
+    insert(database, "after")
+    assert database.read("SELECT name FROM tag ORDER BY name") == [("after",), ("before",)]
+
+
+def test_a_full_disk_gives_the_reserve_up_and_the_write_is_made(database: Database) -> None:
+    reserve = database.path.with_name("state.db-reserve")
+    _fill(database, 1)
+    assert reserve.stat().st_size > 0
+
+    def insert_when_there_is_room(connection: sqlite3.Connection) -> None:
+        if not reserve.exists():
+            connection.execute("PRAGMA max_page_count = 1000000").fetchone()
+        connection.execute("INSERT INTO tag VALUES (?, 'x')", ("big" * 100_000,))
+
+    other = database.write(lambda c: c.execute("INSERT INTO tag VALUES ('other', 'x')"))
+    database.write(insert_when_there_is_room).result()
+    other.result()
+
+    assert len(database.read("SELECT name FROM tag")) == 2
+
+
+def test_a_database_that_may_not_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "state.db").mkdir()
+
+    with pytest.raises(EngineError, match="unable to open database file") as caught:
+        Database(tmp_path / "state.db")
+
+    assert not isinstance(caught.value, DatabaseDamaged)
 
 
 def test_a_cancelled_write_is_not_made_and_stops_no_other(database: Database) -> None:
