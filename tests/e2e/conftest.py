@@ -44,14 +44,20 @@ def home() -> Iterator[Home]:
 
 
 @pytest.fixture
-def own_machine(machine: Home) -> Iterator[Home]:
-    """A running machine that the test may break: of its own home, with the image that is built already."""
+def own_home(machine: Home) -> Iterator[Home]:
+    """A home of the test's own with the image that is built already; its machine is stopped at the end."""
     for home in _home():
         images = machine.directory / "cache/images"
         shutil.copytree(images, home.directory / "cache/images", copy_function=_link)
-        home.output("machine", "start", timeout_s=START_TIMEOUT_S)
         yield home
         home.run("machine", "stop")
+
+
+@pytest.fixture
+def own_machine(own_home: Home) -> Home:
+    """A running machine that the test may break."""
+    own_home.output("machine", "start", timeout_s=START_TIMEOUT_S)
+    return own_home
 
 
 def _link(source: str, target: str) -> None:

@@ -1,8 +1,13 @@
 """Killing each process on the way of a command: nothing is lost, and the next command works."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from tests.support.home import Deadline, Home
 
@@ -113,12 +118,60 @@ def test_containers_and_images_outlive_a_restart(own_machine: Home) -> None:
     home.output("rm", "-f", "old")
 
 
-def test_a_full_disk_is_said_and_survived(machine: Home) -> None:
-    machine.output("run", "--name", "greedy", "-d", "busybox", "sleep", "1000")
+def test_a_disk_that_containers_have_filled_can_be_emptied(own_home: Home) -> None:
+    home = own_home
+    home.output("machine", "init", "--disk-size", "400m")
+    home.output("run", "-d", "--name", "greedy", "-v", "data:/data", "busybox", "sleep", "1000")
+    home.output("run", "-d", "--name", "other", "busybox", "sleep", "1000")
+    for path in ("/big", "/data/big", "/data/tail"):  # the container's own layer, and a volume
+        full = home.run("exec", "greedy", "sh", "-c", f"cat /dev/zero > {path}")
+        assert full.code == 1
+        assert "No space left on device" in full.err
+
+    assert len(home.output("ps", "-q").splitlines()) == 2
+    home.output("stop", "-t", "1", "other")
+    assert home.run("wait", "other").out == "137\n"
+    home.output("machine", "stop")
+    assert home.output("start", "other") == "other"  # boots with the disk as full
+    assert "exited" in home.output("ps", "-a", "--filter", "name=greedy", "--format", "{{.State}}")
+
+    home.output("rm", "-v", "greedy")
+    home.output("volume", "rm", "data")
+
+    assert home.output("run", "--rm", "busybox", "echo", "again") == "again"
+
+
+@pytest.mark.requires("root")
+def test_a_host_without_disk_space_pauses_the_machine_until_there_is_some(own_home: Home) -> None:
+    home = own_home
+    data = home.directory / "data"
+    data.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m,mode=700", "small", data], check=True)
     try:
-        result = machine.run("exec", "greedy", "sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=200")
-        assert result.code != 0
-        assert "No space left" in result.err
+        home.output("run", "-d", "--name", "kept", "busybox", "sleep", "1000")
+        filler = data / "filler"
+        _fill_up(filler)
+        with home.start(
+            "exec", "kept", "sh", "-c", "head -c 30000000 /dev/urandom > /big; sync; echo done"
+        ) as write:
+            deadline = Deadline("the machine is paused")
+            while (status := home.inspect_machine()["status"])["state"] != "degraded":
+                deadline.check()
+            assert "no space left on device" in status["reason"]
+            filler.unlink()
+            assert write.line() == "done"
+        assert home.inspect_machine()["status"]["state"] == "running"
+        assert home.output("exec", "kept", "sh", "-c", "wc -c < /big") == "30000000"
+        home.output("machine", "stop")
     finally:
-        machine.output("rm", "-f", "greedy")
-    assert machine.output("run", "--rm", "busybox", "echo", "fine") == "fine"
+        for pid in (*home.agent_pids(), *home.qemu_pids()):
+            os.kill(pid, signal.SIGKILL)
+        deadline = Deadline("the disk can be unmounted")
+        while subprocess.run(["umount", data], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+            deadline.check()
+
+
+def _fill_up(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))

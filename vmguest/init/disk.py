@@ -3,6 +3,11 @@
 Nothing here ever formats a disk that holds anything: a head that is neither
 all zeros nor ext4 is an error for a person to look at.
 
+Some of its blocks are kept from containers, which could otherwise fill it so
+that no engine can remove anything any more. ext4 gives them to processes with
+CAP_SYS_RESOURCE, which the engine has and containers have not, and to one
+user, who is root unless told otherwise; overlayfs never asks for them.
+
 Source: Documentation/filesystems/ext4/globals.rst, "The Super Block"; e2fsck(8), exit codes.
 """
 
@@ -25,6 +30,9 @@ _INCOMPAT_AT = _SUPER + 0x60
 _NEEDS_RECOVERY = 0x4  # the journal holds what is not in place yet
 _FSCK_CORRECTED = 1  # exit codes are a sum: 0 clean, 1 corrected, 2 corrected and reboot, 4 left as it is
 _FSCK_LEFT = 4
+_KEPT_BYTES = 64 << 20
+_KEPT_MAX_PERCENT = 5.0
+_NOBODY_UID = (1 << 32) - 2  # the highest there is: no container's
 
 Run = Callable[[Sequence[str]], int]
 
@@ -84,7 +92,8 @@ def prepare(device: str, run: Run) -> bool:
     elif content is Content.EXT:
         _check(device, run)
     try:
-        mount(device, MOUNT_POINT, "ext4", MountFlag.NOATIME | MountFlag.NODEV, "errors=remount-ro")
+        options = f"errors=remount-ro,resuid={_NOBODY_UID}"
+        mount(device, MOUNT_POINT, "ext4", MountFlag.NOATIME | MountFlag.NODEV, options)
     except OSError as err:
         raise DiskError(f"data disk {device} cannot be mounted: {err.strerror}") from err
     return content is Content.BLANK
@@ -93,9 +102,24 @@ def prepare(device: str, run: Run) -> bool:
 def _format(device: str, run: Run) -> None:
     # The inode tables of a sparse disk read as zeros already, so nothing need be written now or later.
     features = "lazy_itable_init=1,lazy_journal_init=1,assume_storage_prezeroed=1,nodiscard"
-    code = run(["/usr/sbin/mkfs.ext4", "-q", "-F", "-m", "0", "-L", "pyengine", "-E", features, device])
+    kept = kept_percent(size_of(device))
+    code = run(["/usr/sbin/mkfs.ext4", "-q", "-F", "-m", kept, "-L", "pyengine", "-E", features, device])
     if code != 0:
         raise DiskError(f"data disk {device} cannot be formatted: mkfs.ext4 exit status {code}")
+
+
+def kept_percent(size_bytes: int) -> str:
+    """Return how much of a disk is kept from containers, in the form of mke2fs(8) `-m`."""
+    return f"{min(_KEPT_MAX_PERCENT, 100 * _KEPT_BYTES / max(size_bytes, 1)):.4f}"
+
+
+def size_of(device: str) -> int:
+    """Return the size of a block device, or of a file, in bytes."""
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    finally:
+        os.close(fd)
 
 
 def _check(device: str, run: Run) -> None:

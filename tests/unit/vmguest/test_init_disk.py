@@ -67,6 +67,18 @@ def test_a_disk_that_cannot_be_formatted_says_so(tmp_path: Path) -> None:
         disk.prepare(_device(tmp_path, bytes(65536)), lambda _: 1)
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "percent"),
+    [(64 << 30, "0.0977"), (1 << 40, "0.0061"), (300 << 20, "5.0000"), (0, "5.0000")],
+)
+def test_a_little_of_a_disk_is_kept_from_containers(size_bytes: int, percent: str) -> None:
+    assert disk.kept_percent(size_bytes) == percent
+
+
+def test_the_size_of_a_disk_is_that_of_its_last_byte(tmp_path: Path) -> None:
+    assert disk.size_of(_device(tmp_path, bytes(65536))) == 65536
+
+
 def test_the_disk_is_found_by_its_serial_number(tmp_path: Path) -> None:
     for name, serial in (("vda", "pyengine-root\n"), ("vdb", "pyengine-data\n"), ("loop0", "pyengine-data")):
         os.makedirs(tmp_path / name)
