@@ -95,7 +95,7 @@ def _containers(name: str, socket: str) -> list[Place]:
 
 def _container_memory(argv: list[str], env: dict[str, str]) -> str:
     """Return what an idle shell holds inside, as its own kernel counts it."""
-    script = "grep VmRSS /proc/1/status"
+    script = "grep Rss: /proc/1/smaps_rollup"
     _, done = timed([*argv, "run", "--rm", "busybox", "sh", "-c", f"{script}; true"], env)
     words = done.stdout.decode(errors="replace").split()
     return amount(int(words[1]) * 1024, "bytes") if len(words) > 1 else _NONE

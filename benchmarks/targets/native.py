@@ -39,13 +39,15 @@ class Native:
 
     @contextlib.contextmanager
     def idle_container(self) -> Iterator[int]:
-        """Yield the pid of an idle container's first process."""
+        """Yield the pid of the first process of a container that has nothing left to do."""
         with Engine(self._address) as engine:
             body = {"Image": "busybox", "Cmd": ["sleep", "86400"], "HostConfig": {"AutoRemove": True}}
             container_id = engine.post("/containers/create", body)["Id"]
             try:
                 engine.post(f"/containers/{container_id}/start")
-                yield int(engine.get(f"/containers/{container_id}/json")["State"]["Pid"])
+                pid = int(engine.get(f"/containers/{container_id}/json")["State"]["Pid"])
+                memory.wait_until_asleep(pid)
+                yield pid
             finally:
                 engine.delete(f"/containers/{container_id}", force=True)
 
