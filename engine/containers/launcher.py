@@ -45,8 +45,7 @@ class Launcher:
             EngineError: something it needs is missing or taken; nothing is left.
         """
         core, definition = self._core, container.definition
-        with trace.span("network", "connect"):
-            sandbox = await core.networks.connect(container.id, self._sandbox_request(container))
+        sandbox = await core.networks.connect(container.id, self._sandbox_request(container))
         try:
             with trace.span("containers", "plan"):
                 request = await asyncio.to_thread(self._prepare, container, sandbox)

@@ -117,16 +117,23 @@ def waterfall(spans: list[Span], *, width: int = 50) -> list[str]:
     spans = sorted(spans, key=lambda span: (span.started_ns, -span.duration_ns))
     first = spans[0].started_ns
     total = max(max(span.started_ns + span.duration_ns for span in spans) - first, 1)
-    label_width = max(len(f"{span.layer} {span.name}") for span in spans)
+    labels = [_shortened(f"{span.layer} {span.name}") for span in spans]
+    label_width = max(map(len, labels))
     lines = [f"{'':{label_width}}  {'start':>9} {'took':>9}   0 ms{'':{width - 12}}{total / 1e6:.1f} ms"]
-    for span in spans:
+    for span, label in zip(spans, labels, strict=True):
         begin = min((span.started_ns - first) * width // total, width - 1)
         length = max(span.duration_ns * width // total, 1)
         bar = " " * begin + "=" * min(length, width - begin)
-        label = f"{span.layer} {span.name}"
         start_ms, took_ms = (span.started_ns - first) / 1e6, span.duration_ns / 1e6
         lines.append(f"{label:{label_width}}  {start_ms:6.2f} ms {took_ms:6.2f} ms  |{bar:{width}}|")
     return lines
+
+
+def _shortened(label: str) -> str:
+    """Return `label` with ids as short as tables have them."""
+    import re  # noqa: PLC0415 (only with --trace)
+
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", label)
 
 
 def chrome_events(spans: list[Span]) -> str:

@@ -32,6 +32,12 @@ def test_the_waterfall_has_a_line_a_span_in_order() -> None:
     assert waterfall([]) == []
 
 
+def test_ids_are_short_in_the_picture() -> None:
+    lines = waterfall([Span("api", f"POST /containers/{'0123456789ab' + 'c' * 52}/start", 0, MS)])
+
+    assert lines[1].startswith("api POST /containers/0123456789ab/start  ")
+
+
 def test_the_file_is_what_chrome_reads() -> None:
     document = json.loads(chrome_events([Span("cli", "create", 2 * MS, MS)]))
 
