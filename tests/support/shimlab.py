@@ -241,6 +241,12 @@ class Lab:
         assert not left, left
 
 
+def parent_of(pid: int) -> int:
+    """Return the pid of its parent."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
+
+
 def _make_rootfs(path: Path) -> None:
     for name in ("bin", "proc", "dev", "tmp", "sys", "etc"):
         (path / name).mkdir(parents=True)

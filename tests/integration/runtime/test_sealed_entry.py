@@ -1,0 +1,116 @@
+"""From the moment a process is inside the container's root, nothing of the image is opened but by the plan.
+
+The image has a trap at every place where an interpreter, a C library or a
+codec would look; strace says what was looked at.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.containers.shims import StartFailed
+from tests.support.shimlab import Lab, parent_of
+from tests.support.tracing import inside, trace_to_end, traced
+
+pytestmark = pytest.mark.requires("root", "namespaces", "busybox", "strace")
+
+_TRAP = "open('/imported', 'a').write(__name__ + '\\n')\n"
+_MODULES = ("uuid", "traceback", "stringprep", "pwd", "subprocess", "encodings/idna", "encodings/cp437")
+_LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64")
+_OPENS = {"open", "openat", "openat2", "creat"}
+# What the plan has: the root, "here", descriptors; a new terminal of an exec.
+_PLANNED = {"", ".", "/", "dev/pts", "ptmx"}
+
+
+def _set_traps(rootfs: Path) -> None:
+    for place in {*sys.path, sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)}:
+        for name in _MODULES if place.startswith("/") else ():
+            trap = rootfs / place.lstrip("/") / f"{name}.py"
+            trap.parent.mkdir(parents=True, exist_ok=True)
+            trap.write_text(_TRAP)
+    for place in _LIBRARIES:
+        gconv = rootfs / place / "gconv"
+        gconv.mkdir(parents=True)
+        (gconv / "gconv-modules").write_text("module UTF-8// INTERNAL evil 1\n")
+        (rootfs / place / "libnss_evil.so.2").write_text("not a library\n")
+    etc = rootfs / "etc"
+    etc.mkdir(exist_ok=True)
+    (etc / "nsswitch.conf").write_text("passwd: evil\ngroup: evil\nhosts: evil\n")
+    (etc / "ld.so.preload").write_text("/evil.so\n")
+    os.mkfifo(etc / "passwd")
+    os.mkfifo(etc / "localtime")
+
+
+async def _nursery_of(lab: Lab) -> int:
+    """Return the pid of the nursery: the parent of any shim."""
+    shim = await lab.spawn("true")
+    nursery = parent_of(shim.shim_pid)
+    await shim.delete()
+    return nursery
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_start_and_an_exec_open_nothing_of_the_image(lab: Lab, tmp_path: Path, terminal: bool) -> None:
+    _set_traps(lab.rootfs)
+
+    async def story() -> None:
+        with traced(await _nursery_of(lab), tmp_path / "trace"):
+            shim = await lab.spawn("sleep", "1000", terminal=terminal)
+            await shim.start()
+            client = await lab.exec(shim, "e", "echo", "in", terminal=terminal, framed=False)
+            assert (await client.everything()).strip() == b"in"
+            await client.close()
+            await shim.delete()
+
+    lab.go(story)
+
+    processes = inside(tmp_path / "trace")
+    assert [calls[-1] for calls in processes] == [("execve", ("/bin/sleep",)), ("execve", ("/bin/echo",))]
+    for calls in processes:
+        program = calls[-1][1][0]
+        paths = {text for name, texts in calls if name != "execve" for text in texts}
+        assert paths <= {*_PLANNED, program}
+        opened = [texts[0] for name, texts in calls if name in _OPENS]
+        assert opened.count(program) == 1  # is it a script of the engine's own interpreter?
+    assert not (lab.rootfs / "imported").exists()
+
+
+def test_a_failure_inside_is_told_without_opening_anything(lab: Lab, tmp_path: Path) -> None:
+    _set_traps(lab.rootfs)
+    wrong = "n\u00f6-\u2717"  # for codecs to stumble on
+
+    async def story() -> None:
+        with traced(await _nursery_of(lab), tmp_path / "trace"):
+            for args in ((wrong,), (f"/{wrong}",), ("/etc",), ("/bin/not-a-program",), ("/proc/self/exe",)):
+                with pytest.raises(StartFailed):
+                    await lab.spawn(*args)
+            shim = await lab.spawn("sleep", "1000")
+            await shim.start()
+            for number, args in enumerate(((wrong,), ("/etc",), ("/proc/self/exe",))):
+                with pytest.raises(StartFailed):
+                    await lab.exec(shim, f"e{number}", *args)
+            await shim.delete()
+
+    lab.go(story)
+
+    processes = inside(tmp_path / "trace")
+    assert len(processes) == 9
+    for calls in processes:
+        opened = {texts[0] for name, texts in calls if name in _OPENS}
+        assert opened <= {"/bin/not-a-program", "/bin/sleep"}
+    assert not (lab.rootfs / "imported").exists()
+
+
+def test_the_traps_catch_a_process_that_is_not_sealed(tmp_path: Path) -> None:
+    """The control: what the other tests find nothing of is found here."""
+    rootfs = tmp_path / "rootfs"
+    _set_traps(rootfs)
+    naive = "import os, sys; os.chroot(sys.argv[1]); os.chdir('/'); import uuid"
+
+    assert trace_to_end([sys.executable, "-I", "-S", "-c", naive, str(rootfs)], tmp_path / "trace") == 0
+
+    assert (rootfs / "imported").read_text() == "uuid\n"
+    [calls] = inside(tmp_path / "trace")
+    assert any(name in _OPENS and texts[0].endswith("/uuid.py") for name, texts in calls)

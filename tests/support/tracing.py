@@ -1,0 +1,58 @@
+"""strace around processes that are about to enter a container."""
+
+import contextlib
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+TIMEOUT_S = 60.0
+_CALLS = "%file,setns,prctl,capset"
+_LINE = re.compile(r"(\d+) +(\w+)\((.*)")
+_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ENTERS = re.compile(r"(?:pivot_root|chroot)\(|setns\(.*CLONE_NEWNS")
+
+
+@contextlib.contextmanager
+def traced(pid: int, path: Path) -> Iterator[None]:
+    """Write what `pid` and all that it forks do with files to `path`, which is whole after the block."""
+    argv = ["strace", "-f", "-s", "4096", "-p", str(pid), "-o", str(path), "-e", f"trace={_CALLS}"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE) as tracer:
+        assert tracer.stderr is not None
+        assert b"attached" in tracer.stderr.readline()
+        try:
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.stderr.read()
+            tracer.wait(TIMEOUT_S)
+
+
+def trace_to_end(argv: list[str], path: Path) -> int:
+    """Run `argv` to its end under strace; return its exit status."""
+    command = ["strace", "-f", "-s", "4096", "-o", str(path), "-e", f"trace={_CALLS}", *argv]
+    return subprocess.run(command, check=False, capture_output=True, timeout=TIMEOUT_S).returncode
+
+
+def inside(path: Path) -> list[list[tuple[str, tuple[str, ...]]]]:
+    """Return, for each process that entered another root, its calls from there to its execve or end.
+
+    A call is its name and the texts among its arguments.
+    """
+    entered: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    done: list[list[tuple[str, tuple[str, ...]]]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        found = _LINE.match(line)
+        if found is None:
+            continue
+        pid, name, rest = found.groups()
+        if name == "execve":
+            calls = entered.pop(pid, None)
+            if calls is not None:
+                done.append([*calls, (name, tuple(_TEXT.findall(rest))[:1])])
+        elif _ENTERS.match(f"{name}({rest}"):
+            entered.setdefault(pid, [])
+        elif pid in entered:
+            entered[pid].append((name, tuple(_TEXT.findall(rest))))
+    return done + list(entered.values())
