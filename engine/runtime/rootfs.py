@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel import mount as mounts
+from engine.kernel import system
 from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
 from engine.kernel.openat2 import BENEATH, IN_ROOT, Resolve, openat2
 from engine.runtime.options import MountOptions, parse_options
@@ -32,6 +33,8 @@ _PROC_NAMES = (
 )
 _PROC_ALLOWED = frozenset(f"/proc/{name}" for name in _PROC_NAMES.split())
 _KERNEL_TYPES = frozenset({"proc", "sysfs"})
+_LINKS_MAX = 40
+_ATTEMPTS = 64
 _FSCONFIG_VALUE_MAX = 255
 _MOUNT_DATA_MAX = 4095
 
@@ -85,6 +88,10 @@ def clean(path: str) -> str:
     return "/" + "/".join(names)
 
 
+class ProcHidden(OSError):
+    """A mount would hide what this process, or the container's own, relies on."""
+
+
 class Rootfs:
     """The root of a container under construction, as a descriptor; owns it."""
 
@@ -101,41 +108,40 @@ class Rootfs:
         try:
             return self.open(path)
         except FileNotFoundError:
-            pass
-        head, _, name = path.rstrip("/").rpartition("/")
-        if directory:
-            return self.make_directories(path)
-        parent_fd = self.make_directories(head)
-        try:
-            # A dangling link in the last place is refused: O_EXCL follows none.
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-            os.close(openat2(parent_fd, name, flags, 0o644, BENEATH))
-            return openat2(parent_fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=BENEATH)
-        finally:
-            os.close(parent_fd)
+            return self._make(path, is_file=not directory)
 
-    def make_directories(self, path: str, mode: int = 0o755) -> int:
+    def make_directories(self, path: str) -> int:
         """Return an O_PATH descriptor of the directory `path`, making what is missing of it."""
-        names = [name for name in path.split("/") if name]
-        # The longest part that exists may go through links, as they are resolved inside the root.
-        for present in range(len(names), -1, -1):
-            try:
-                fd = self.open("/".join(names[:present]))
-                break
-            except FileNotFoundError:
-                continue
-        else:  # the root itself exists
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        for name in names[present:]:
-            outer_fd = fd
-            try:
-                # What exists is a dangling link, which openat2 refuses, or a race that was lost.
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, mode, dir_fd=outer_fd)
-                fd = openat2(outer_fd, name, os.O_PATH | os.O_DIRECTORY, resolve=BENEATH)
-            finally:
-                os.close(outer_fd)
-        return fd
+        return self.open_or_make(path, directory=True)
+
+    def _make(self, path: str, *, is_file: bool) -> int:
+        """Walk to `path`, one name from one descriptor at a time, and make what is missing.
+
+        Links are followed here, not by the kernel, which cannot go on behind one that dangles: so
+        `/etc/resolv.conf -> ../run/resolv.conf` is made where it points to, inside the root.
+        """
+        pending = _names(path)[::-1]
+        links = 0
+        with contextlib.ExitStack() as opened:
+            above = [self.fd]  # the directories from the root to where we are; the first is not ours
+            while pending:
+                name = pending.pop()
+                if name == "..":
+                    above[1:] = above[1:-1]
+                    continue
+                fd = _open_or_make_one(above[-1], name, is_file=is_file and not pending)
+                opened.callback(os.close, fd)
+                if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                    above.append(fd)
+                    continue
+                links += 1
+                if links > _LINKS_MAX or system.statfs_type(fd) == system.PROC_SUPER_MAGIC:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                target = os.readlink("", dir_fd=fd)
+                if target.startswith("/"):
+                    del above[1:]
+                pending += _names(target)[::-1]
+            return os.dup(above[-1])
 
     def mount(self, step: MountStep) -> None:
         """Make one mount of the plan."""
@@ -162,16 +168,27 @@ class Rootfs:
 
     def attach(self, tree_fd: int, step: MountStep) -> None:
         """Put the detached mount `tree_fd` at its destination and set its propagation."""
-        if step.fstype in _KERNEL_TYPES or step.destination == "/dev":
+        if step.fstype in _KERNEL_TYPES or step.destination in ("/dev", "/proc"):
             target_fd = self._real_directory(step.destination)
         else:
             target_fd = self.open_or_make(step.destination, directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
         try:
+            self._protect_proc(tree_fd, target_fd, step)
             mounts.move_mount(tree_fd, target_fd)
         finally:
             os.close(target_fd)
         for kind, recursive in step.options.propagation:
             mounts.mount_setattr(tree_fd, "", propagation=kind, recursive=recursive)
+
+    def _protect_proc(self, tree_fd: int, target_fd: int, step: MountStep) -> None:
+        """Refuse what `plan` cannot see: a link that leads into /proc, a volume in the place of it."""
+        if step.destination in _PROC_ALLOWED:
+            return
+        over_proc = step.destination == "/proc"
+        if over_proc and system.statfs_type(tree_fd) != system.PROC_SUPER_MAGIC:
+            raise ProcHidden(0, "only a process file system may be mounted there", "/proc")
+        if not over_proc and system.statfs_type(target_fd) == system.PROC_SUPER_MAGIC:
+            raise ProcHidden(0, "nothing may be mounted inside /proc", step.destination)
 
     def _real_directory(self, path: str) -> int:
         """Open /proc, /sys or /dev, which must not be links: much relies on what is there."""
@@ -182,6 +199,23 @@ class Rootfs:
         except FileNotFoundError:
             os.close(self.make_directories(path))
             return openat2(self.fd, relative, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def _open_or_make_one(dir_fd: int, name: str, *, is_file: bool) -> int:
+    """Return an O_PATH descriptor of `name`, a link not followed; made when it is missing."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            return openat2(dir_fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=BENEATH)
+        with contextlib.suppress(FileExistsError):  # somebody else was faster
+            if is_file:
+                os.close(openat2(dir_fd, name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, BENEATH))
+            else:
+                os.mkdir(name, 0o755, dir_fd=dir_fd)
+    raise FileNotFoundError(errno.ENOENT, "it comes and goes", name)
 
 
 def new_filesystem(step: MountStep, progress: Progress) -> int:

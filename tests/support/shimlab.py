@@ -46,7 +46,7 @@ _SPACES = tuple(
     )
 )
 _CAPABILITIES = ("CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE")
-_TOOLS = "sh cat echo sleep true head tr stty kill dd tail yes wc nohup fold seq ps grep"
+_TOOLS = "sh cat echo sleep true head tr stty kill dd tail yes wc nohup fold seq ps grep ls"
 _MOUNTS = (
     Mount(destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")),
     Mount(destination="/dev", type="tmpfs", source="tmpfs", options=("nosuid", "strictatime", "mode=755")),
@@ -143,9 +143,10 @@ class Lab:
         memory_bytes: int | None = None,
         host_pids: bool = False,
         container_id: str = "",
+        edit: Callable[[Spec], Spec] = lambda spec: spec,
         **options: Any,
     ) -> Shim:
-        """Create a container that will run `args`."""
+        """Create a container that will run `args`; `edit` may change its configuration before."""
         container_id = container_id or new_id()
         bundle = self.run.shim(container_id)
         bundle.path.mkdir(parents=True)
@@ -166,7 +167,7 @@ class Lab:
                 ),
             ),
         )
-        bundle.config.write_bytes(jsonio.encode(spec))
+        bundle.config.write_bytes(jsonio.encode(edit(spec)))
         request = SpawnRequest(
             container_id=container_id,
             bundle=str(bundle.path),
