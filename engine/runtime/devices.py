@@ -66,10 +66,8 @@ def _make(rootfs: Rootfs, device: Device) -> None:
             os.mknod(name, _KINDS[device.type] | mode, number, dir_fd=parent_fd)
         except FileExistsError:
             return  # a bind mount of /dev, or a node of the image: theirs
-        # The umask had its part in mknod's mode.
-        fd = openat2(parent_fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=BENEATH)
-        os.close(fd)
-        os.chmod(name, mode, dir_fd=parent_fd)
+        # The umask is 0, so the mode is right. A chmod would follow a link that another container,
+        # which has the same volume, may have put there meanwhile: to a file of the host.
         if device.uid or device.gid:
             os.chown(name, device.uid, device.gid, dir_fd=parent_fd, follow_symlinks=False)
     finally:

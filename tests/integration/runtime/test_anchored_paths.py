@@ -5,6 +5,7 @@ A canary lies beside the root; no start may touch it.
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +16,9 @@ import pytest
 
 from engine.base.errors import EngineError
 from engine.containers.shims import StartFailed
-from engine.spec.runtime import Mount, Spec
-from tests.support.shimlab import Lab
+from engine.spec.runtime import Device, Mount, Spec
+from tests.support.shimlab import Lab, parent_of
+from tests.support.tracing import traced
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
 
@@ -219,6 +221,33 @@ def test_the_process_gets_three_descriptors(lab: Lab) -> None:
         await shim.delete()
 
     lab.go(story)
+
+
+@pytest.mark.requires("strace")
+def test_a_device_is_not_touched_by_its_name_once_it_is_made(lab: Lab, tmp_path: Path) -> None:
+    """A chmod by name followed the link that another container had put there, to a file of the host."""
+    volume = lab.base / "volume"
+    volume.mkdir()
+    node = Device(path="/volume/node", type="c", major=1, minor=3, file_mode=0o646, uid=7, gid=8)
+
+    def edit(spec: Spec) -> Spec:
+        linux = msgspec.structs.replace(spec.linux, devices=(node,))
+        return with_mounts(bind(volume, "/volume"))(msgspec.structs.replace(spec, linux=linux))
+
+    async def story() -> None:
+        first = await lab.spawn("true")
+        nursery = parent_of(first.shim_pid)
+        await first.delete()
+        with traced(nursery, tmp_path / "trace"):
+            shim = await lab.spawn("true", edit=edit)
+            await shim.delete()
+
+    lab.go(story)
+
+    made = (volume / "node").stat()
+    assert (made.st_mode & 0o7777, made.st_uid, made.st_gid) == (0o646, 7, 8)
+    calls = re.findall(r"^\d+ +(\w+)\(\d+, \"node\".*", (tmp_path / "trace").read_text(), re.MULTILINE)
+    assert calls == ["mknodat", "fchownat"]
 
 
 def test_links_that_come_and_go_lead_nowhere_else(lab: Lab, canary: Canary) -> None:
