@@ -31,6 +31,13 @@ def last_capability() -> int:
 
 
 @cache
+def held_capabilities() -> int:
+    """Return what this process may pass on, as a mask; asked once a process."""
+    _, permitted, _ = capabilities.capget()
+    return permitted
+
+
+@cache
 def own_executable() -> tuple[int, int]:
     """Return device and inode of this interpreter."""
     found = os.stat("/proc/self/exe")

@@ -7,7 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.runtime import init, state
-from engine.runtime.birth import as_start_failure, bear, end, last_capability, own_executable
+from engine.runtime.birth import (
+    as_start_failure,
+    bear,
+    end,
+    held_capabilities,
+    last_capability,
+    own_executable,
+)
 from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.cgroups.select import cgroup_at, mounted
 from engine.runtime.cgroups.v1 import LegacyCgroup
@@ -41,7 +48,14 @@ def create(
         NotSupported: it asks for what this engine or kernel does not have.
         StartFailed: a step failed; nothing of the container is left.
     """
-    plan = plan_container(spec, bundle, container_id, layers=rootfs_mounts, last_capability=last_capability())
+    plan = plan_container(
+        spec,
+        bundle,
+        container_id,
+        layers=rootfs_mounts,
+        last_capability=last_capability(),
+        held_capabilities=held_capabilities(),
+    )
     cgroup = cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
     with contextlib.ExitStack() as undo:
         with as_start_failure("make control group", cgroup.path):

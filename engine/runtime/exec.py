@@ -7,7 +7,7 @@ from engine.kernel import process as kernel
 from engine.kernel.process import CloneFlag
 from engine.runtime import devices, init
 from engine.runtime import enter as last_steps
-from engine.runtime.birth import as_start_failure, bear, last_capability, own_executable
+from engine.runtime.birth import as_start_failure, bear, held_capabilities, last_capability, own_executable
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Created, Stdio
@@ -40,7 +40,9 @@ def enter(
     Raises:
         StartFailed: as `create`; also when the container has ended.
     """
-    plan = plan_process(spec, process, last_capability=last_capability())
+    plan = plan_process(
+        spec, process, last_capability=last_capability(), held_capabilities=held_capabilities()
+    )
     own = own_executable()
     with as_start_failure("find the container's process", str(target_pid)):
         pidfd = kernel.pidfd_open(target_pid) if target_pidfd is None else os.dup(target_pidfd)

@@ -25,12 +25,13 @@ class CapabilityMasks:
     warnings: tuple[str, ...] = ()
 
 
-def masks(wanted: Capabilities | None, *, last: int) -> CapabilityMasks:
+def masks(wanted: Capabilities | None, *, last: int, held: int) -> CapabilityMasks:
     """Return the sets as masks; None asks for no capability at all.
 
-    Names newer than this kernel (`last` is its highest number) are left out, as runc does. So are
-    ambient capabilities that are not inheritable too, with a warning: the kernel would refuse them,
-    and `runc spec` writes such sets.
+    Names newer than this kernel (`last` is its highest number) are left out, as runc does. So are,
+    with a warning, those that this process (`held`, a mask) does not have to give, as where the
+    engine is in a container itself; and ambient capabilities that are not inheritable too: the
+    kernel would refuse them, and `runc spec` writes such sets.
 
     Raises:
         InvalidArgument: a name is unknown, or the effective set holds what the permitted one lacks.
@@ -41,15 +42,25 @@ def masks(wanted: Capabilities | None, *, last: int) -> CapabilityMasks:
         raise InvalidArgument("capabilities: effective is not a subset of permitted")
     inheritable, ambient = _mask(wanted.inheritable, last), _mask(wanted.ambient, last)
     void = ambient & ~(permitted & inheritable)
-    names = " ".join(name for name in capabilities.NAMES if void >> capabilities.NUMBERS[name] & 1)
+    lacking = (permitted | inheritable) & ~held
     return CapabilityMasks(
         bounding=_mask(wanted.bounding, last),
-        effective=effective,
-        inheritable=inheritable,
-        permitted=permitted,
-        ambient=ambient & ~void,
-        warnings=(f"ambient capabilities left out, not permitted and inheritable: {names}",) if void else (),
+        effective=effective & held,
+        inheritable=inheritable & held,
+        permitted=permitted & held,
+        ambient=ambient & ~void & held,
+        warnings=(
+            *_left_out(void, "ambient capabilities", "not permitted and inheritable"),
+            *_left_out(lacking, "capabilities", "the engine has none of them itself"),
+        ),
     )
+
+
+def _left_out(mask: int, what: str, why: str) -> tuple[str, ...]:
+    if not mask:
+        return ()
+    names = " ".join(name for name in capabilities.NAMES if mask >> capabilities.NUMBERS[name] & 1)
+    return (f"{what} left out, {why}: {names}",)
 
 
 def _mask(names: tuple[str, ...], last: int) -> int:

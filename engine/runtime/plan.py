@@ -72,9 +72,15 @@ class ContainerPlan:
 
 
 def plan_container(
-    spec: Spec, bundle: Path, container_id: str, *, layers: Sequence[Mount], last_capability: int
+    spec: Spec,
+    bundle: Path,
+    container_id: str,
+    *,
+    layers: Sequence[Mount],
+    last_capability: int,
+    held_capabilities: int,
 ) -> ContainerPlan:
-    """Return the plan for `spec`.
+    """Return the plan for `spec`, to be carried out by a process with `held_capabilities`, a mask.
 
     Raises:
         InvalidArgument: the spec contradicts itself or names what does not exist.
@@ -91,7 +97,9 @@ def plan_container(
     _check_devices(spec.linux.devices)
     return ContainerPlan(
         container_id=container_id,
-        first=plan_process(spec, spec.process, last_capability=last_capability),
+        first=plan_process(
+            spec, spec.process, last_capability=last_capability, held_capabilities=held_capabilities
+        ),
         new_namespaces=new & ~CloneFlag.NEWCGROUP,
         joined=joined,
         pid_namespace=pid_namespace,
@@ -111,7 +119,9 @@ def plan_container(
     )
 
 
-def plan_process(spec: Spec, process: Process, *, last_capability: int) -> ProcessPlan:
+def plan_process(
+    spec: Spec, process: Process, *, last_capability: int, held_capabilities: int
+) -> ProcessPlan:
     """Return the plan for `process` under the filter of `spec`.
 
     Raises:
@@ -132,7 +142,7 @@ def plan_process(spec: Spec, process: Process, *, last_capability: int) -> Proce
     profile = spec.linux.seccomp
     return ProcessPlan(
         process=process,
-        masks=identity.masks(process.capabilities, last=last_capability),
+        masks=identity.masks(process.capabilities, last=last_capability, held=held_capabilities),
         environment=parse_environment(process.env),
         rlimits=tuple(_rlimit(limit) for limit in process.rlimits),
         filter=seccomp.compile_profile(profile) if profile else None,

@@ -5,12 +5,14 @@ import msgspec
 import pytest
 
 from engine.base.errors import InvalidArgument, NotSupported
+from engine.kernel import capabilities
 from engine.kernel.mount import MountAttr
 from engine.kernel.process import CloneFlag
 from engine.runtime.options import parse_options
 from engine.runtime.plan import ContainerPlan, plan_container
 from engine.runtime.rootfs import clean, plan, split_lowerdir
 from engine.spec.runtime import (
+    Capabilities,
     Device,
     Hook,
     Hooks,
@@ -33,8 +35,11 @@ SPEC = Spec(
 )
 
 
+_HELD = (1 << 41) - 1 & ~(1 << capabilities.NUMBERS["CAP_SYS_RESOURCE"])
+
+
 def _plan(spec: Spec) -> ContainerPlan:
-    return plan_container(spec, Path("/bundle"), "id", layers=(), last_capability=40)
+    return plan_container(spec, Path("/bundle"), "id", layers=(), last_capability=40, held_capabilities=_HELD)
 
 
 def _linux(**changes: Any) -> Spec:
@@ -114,6 +119,18 @@ def test_contradictions_are_refused(spec: Spec) -> None:
 def test_what_is_not_done_is_refused_by_name(spec: Spec) -> None:
     with pytest.raises(NotSupported):
         _plan(spec)
+
+
+def test_capabilities_that_the_engine_lacks_are_left_out_with_a_warning() -> None:
+    wanted = Capabilities(
+        bounding=capabilities.NAMES, effective=capabilities.NAMES, permitted=capabilities.NAMES
+    )
+
+    masks = _plan(_process(capabilities=wanted)).first.masks
+
+    assert masks.effective == masks.permitted == _HELD
+    assert masks.inheritable == masks.ambient == 0
+    assert masks.warnings == ("capabilities left out, the engine has none of them itself: CAP_SYS_RESOURCE",)
 
 
 def test_a_sysctl_becomes_a_file() -> None:
