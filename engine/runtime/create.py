@@ -48,15 +48,7 @@ def create(
         NotSupported: it asks for what this engine or kernel does not have.
         StartFailed: a step failed; nothing of the container is left.
     """
-    plan = plan_container(
-        spec,
-        bundle,
-        container_id,
-        layers=rootfs_mounts,
-        last_capability=last_capability(),
-        held_capabilities=held_capabilities(),
-    )
-    cgroup = cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
+    plan, cgroup = prepare(spec, bundle, container_id, rootfs_mounts=rootfs_mounts)
     with contextlib.ExitStack() as undo:
         with as_start_failure("make control group", cgroup.path):
             warnings = cgroup.create(spec.linux.resources or Resources())
@@ -70,6 +62,29 @@ def create(
             )
         undo.pop_all()
     return replace(created, state_path=path)
+
+
+def prepare(
+    spec: Spec, bundle: Path, container_id: str, *, rootfs_mounts: Sequence[Mount] = ()
+) -> tuple[ContainerPlan, Cgroup]:
+    """Return what `create` would do, and the control group it would make; nothing is changed.
+
+    What it asks of the machine it asks once: a process that forks others which create should call
+    this first, so that they find it known.
+
+    Raises:
+        InvalidArgument, NotSupported: as `create`.
+    """
+    own_executable()
+    plan = plan_container(
+        spec,
+        bundle,
+        container_id,
+        layers=rootfs_mounts,
+        last_capability=last_capability(),
+        held_capabilities=held_capabilities(),
+    )
+    return plan, cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
 
 
 def _bear(

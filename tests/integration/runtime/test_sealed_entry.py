@@ -77,6 +77,28 @@ def test_a_start_and_an_exec_open_nothing_of_the_image(lab: Lab, tmp_path: Path,
     assert not (lab.rootfs / "imported").exists()
 
 
+def test_a_shim_imports_nothing(lab: Lab, tmp_path: Path) -> None:
+    """All is there before it is forked: in memory that it shares with the others."""
+
+    async def story() -> None:
+        with traced(await _nursery_of(lab), tmp_path / "trace"):
+            shim = await lab.spawn("cat", terminal=True, open_stdin=True, tty_size=(80, 24))
+            client = await lab.attach(shim, stdin=True, framed=False)
+            await shim.start()
+            client.send(b"line\n")
+            await client.until(b"line\r\nline\r\n")
+            await shim.resize(90, 30)
+            await shim.pause()
+            await shim.resume()
+            await (await lab.exec(shim, "e", "true")).close()
+            await client.close()
+            await shim.delete()
+
+    lab.go(story)
+
+    assert [line for line in (tmp_path / "trace").read_text().splitlines() if ".py" in line] == []
+
+
 def test_a_failure_inside_is_told_without_opening_anything(lab: Lab, tmp_path: Path) -> None:
     _set_traps(lab.rootfs)
     wrong = "n\u00f6-\u2717"  # for codecs to stumble on
