@@ -9,7 +9,6 @@ import struct
 import termios
 
 _TIOCSPTLCK = 0x40045431
-_TIOCGPTN = 0x80045430
 _TIOCGPTPEER = 0x5441
 _TIOCSCTTY = 0x540E
 
@@ -17,12 +16,6 @@ _TIOCSCTTY = 0x540E
 def unlock_pt(master_fd: int) -> None:
     """Let the slave be opened."""
     fcntl.ioctl(master_fd, _TIOCSPTLCK, struct.pack("i", 0))
-
-
-def ptsname_number(master_fd: int) -> int:
-    """Return N of the slave's name /dev/pts/N."""
-    number: int = struct.unpack("i", fcntl.ioctl(master_fd, _TIOCGPTN, b"\0" * 4))[0]
-    return number
 
 
 def open_peer(master_fd: int) -> int:

@@ -98,13 +98,9 @@ def size_terminal(master_fd: int, process: Process) -> None:
         tty.set_winsize(master_fd, rows=size.height, columns=size.width)
 
 
-def bind_console(rootfs: Rootfs, master_fd: int) -> None:
-    """Mount the slave of `master_fd` at /dev/console."""
-    slave_fd = rootfs.open(f"/dev/pts/{tty.ptsname_number(master_fd)}", resolve=BENEATH)
-    try:
-        tree_fd = mounts.open_tree(slave_fd, "", clone=True)
-    finally:
-        os.close(slave_fd)
+def bind_console(rootfs: Rootfs, slave_fd: int) -> None:
+    """Mount the terminal at /dev/console: that very one, whatever is at its name (CVE-2025-52565)."""
+    tree_fd = mounts.open_tree(slave_fd, "", clone=True)
     try:
         target_fd = rootfs.open_or_make("/dev/console", directory=False)
         try:

@@ -75,7 +75,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
     if plan.first.process.terminal:
         progress.at("open a terminal")
         master_fd, terminal_fd = devices.open_terminal(rootfs.fd)
-        devices.bind_console(rootfs, master_fd)
+        devices.bind_console(rootfs, terminal_fd)
         devices.size_terminal(master_fd, plan.first.process)
         line.terminal(master_fd)
         os.close(master_fd)

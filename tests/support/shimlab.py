@@ -46,7 +46,7 @@ _SPACES = tuple(
     )
 )
 _CAPABILITIES = ("CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE")
-_TOOLS = "sh cat echo sleep true head tr stty kill dd tail yes wc nohup fold seq ps grep ls"
+_TOOLS = "sh cat echo sleep true head tr stty kill dd tail yes wc nohup fold seq ps grep ls mount ln"
 _MOUNTS = (
     Mount(destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")),
     Mount(destination="/dev", type="tmpfs", source="tmpfs", options=("nosuid", "strictatime", "mode=755")),
