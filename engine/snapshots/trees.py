@@ -36,26 +36,92 @@ def remove(path: Path) -> None:
 
 
 def usage(path: Path) -> tuple[int, int]:
-    """Return (bytes in regular files, number of inodes) below `path`, hard links counted once."""
-    size_bytes = 0
-    seen: set[tuple[int, int]] = set()
-    inodes = 0
-    pending = [os.fsencode(path)]
-    while pending:
-        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                key = (status.st_dev, status.st_ino)
-                if key in seen:
+    """Return (bytes in regular files, number of inodes) below `path`, hard links counted once.
+
+    The tree may be in use. It is walked by one descriptor, down by names and up by `..`, so that it
+    may be of any depth and nothing outside is looked at; where a directory is moved away at that
+    very moment, the rest is not counted.
+    """
+    try:
+        fd = os.open(path, _DIR_FLAGS)
+    except FileNotFoundError:
+        return 0, 0
+    tally = _Tally()
+    above: list[tuple[tuple[int, int], list[str]]] = []  # of each parent: which it is, what is left in it
+    try:
+        names = tally.count(fd)
+        while names or above:
+            if names:
+                below_fd = _open_directory(fd, names.pop())
+                if below_fd is None:
                     continue
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    seen.add(key)
-                inodes += 1
-                if stat.S_ISREG(status.st_mode):
-                    size_bytes += status.st_size
-                elif stat.S_ISDIR(status.st_mode):
-                    pending.append(entry.path)
-    return size_bytes, inodes
+                above.append((_identity(fd), names))
+                os.close(fd)
+                fd = below_fd
+                names = tally.count(fd)
+            else:
+                parent, names = above.pop()
+                parent_fd = _open_directory(fd, "..")
+                if parent_fd is None:
+                    break
+                os.close(fd)
+                fd = parent_fd
+                if _identity(fd) != parent:
+                    break
+    finally:
+        os.close(fd)
+    return tally.size_bytes, tally.inodes
+
+
+class _Tally:
+    """What has been counted so far."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.inodes = 0
+        self._linked: set[tuple[int, int]] = set()
+
+    def count(self, dir_fd: int) -> list[str]:
+        """Count the entries of a directory; return the names of those that are directories."""
+        directories: list[str] = []
+        with os.scandir(dir_fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if self._add(entry.stat(follow_symlinks=False)):
+                        directories.append(entry.name)
+        return directories
+
+    def _add(self, status: os.stat_result) -> bool:
+        """Count one inode; tell whether it is a directory."""
+        if stat.S_ISDIR(status.st_mode):
+            self.inodes += 1
+            return True
+        key = (status.st_dev, status.st_ino)
+        if key in self._linked:
+            return False
+        if status.st_nlink > 1:
+            self._linked.add(key)
+        self.inodes += 1
+        if stat.S_ISREG(status.st_mode):
+            self.size_bytes += status.st_size
+        return False
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _open_directory(dir_fd: int, name: str) -> int | None:
+    """Open a directory; None when it is none any more."""
+    try:
+        return os.open(name, _DIR_FLAGS, dir_fd=dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as err:
+        if err.errno == errno.ELOOP:
+            return None
+        raise
 
 
 def empty(top_fd: int) -> None:
