@@ -78,7 +78,12 @@ class Loop:
         def woken(_events: int) -> None:
             while _read_some(reader):
                 pass
-            call()
+            try:
+                call()
+            except Exception as err:
+                if self._on_error is None:
+                    raise
+                self._on_error(err)  # and go on: who never reaps never ends
 
         signal.signal(signal.SIGCHLD, _noted)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

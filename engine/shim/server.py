@@ -394,7 +394,10 @@ class Server:
     def _init_ended(self, ended: Exit) -> None:
         self._status = Status.EXITED
         if not self._has_own_pids():  # otherwise the kernel has ended them all
-            self._runtime.kill(self._created.cgroup, self._created.pidfd, signal.SIGKILL, everyone=True)
+            try:
+                self._runtime.kill(self._created.cgroup, self._created.pidfd, signal.SIGKILL, everyone=True)
+            except (EngineError, OSError) as err:  # `delete` tries again; the end must be told all the same
+                self._note(f"processes of the container not killed: {err}")
         self._io.ended(lambda: self._finish(ended))
 
     def _has_own_pids(self) -> bool:

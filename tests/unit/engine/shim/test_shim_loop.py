@@ -1,4 +1,6 @@
 import os
+import signal
+import subprocess
 
 from engine.shim.loop import READ, Loop
 
@@ -40,3 +42,34 @@ def test_an_unwatched_descriptor_gets_no_event_that_was_already_fetched() -> Non
     for fds in pipes:
         for fd in fds:
             os.close(fd)
+
+
+def test_a_fault_at_a_childs_end_does_not_hide_the_next_one() -> None:
+    told: list[Exception] = []
+    loop = Loop(told.append)
+    children = [subprocess.Popen(["true"]) for _ in range(2)]
+    reaped: list[int] = []
+
+    def reap() -> None:
+        pid, _ = os.waitpid(children[len(reaped)].pid, 0)
+        reaped.append(pid)
+        if len(reaped) == len(children):
+            loop.stop()
+        else:
+            os.kill(os.getpid(), signal.SIGCHLD)  # as if the other one ended only now
+        raise RuntimeError("wrong")
+
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        loop.watch_children(reap)
+        os.kill(os.getpid(), signal.SIGCHLD)
+        loop.later(10, loop.stop)
+        loop.run()
+    finally:
+        os.close(signal.set_wakeup_fd(-1))
+        signal.signal(signal.SIGCHLD, before)
+        loop.close()
+
+    assert [str(err) for err in told] == ["wrong", "wrong"]
+    for child in children:
+        child.returncode = 0
