@@ -3,7 +3,8 @@
 Output goes out framed, as it comes, without a copy while the client keeps up.
 What it does not take at once is queued; past `HIGH_BYTES` the client is full
 and its owner stops reading the process's output, as docker does, until the
-queue is down to `LOW_BYTES`. A client that has gone is dropped.
+queue is down to `LOW_BYTES`. A client that has gone is dropped, and so is, by
+its owner, one that takes nothing at all while others wait for more.
 
 A frame is 8 bytes of header, then the payload::
 
@@ -55,6 +56,7 @@ class Client:
     def __init__(self, loop: Loop, sock_fd: int, streams: Streams, owner: Owner, *, terminal: bool) -> None:
         self.streams = streams
         self.is_full = False
+        self.taken_bytes = 0  # of what was queued
         self._loop = loop
         self._owner = owner
         self._sock = socket.socket(fileno=sock_fd)
@@ -148,6 +150,7 @@ class Client:
             while self._queue:
                 sent = self._sock.sendmsg(list(islice(self._queue, _VECTOR_MAX)))
                 self._queued_bytes -= sent
+                self.taken_bytes += sent
                 while self._queue and sent >= len(self._queue[0]):
                     sent -= len(self._queue.popleft())
                 if sent:

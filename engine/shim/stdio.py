@@ -3,7 +3,8 @@
 ::
 
     stdout --+--> log                    one thread, no copy between the parts
-    stderr --+--> clients that want it   a full client stops the reading
+    stderr --+--> clients that want it   a full client stops the reading; one that has
+                                         stopped is dropped where others wait for it
     stdin  <----- clients with input     a full stdin stops their reading
 
 Output is read from the moment the process runs, whether anybody listens or
@@ -24,6 +25,7 @@ from engine.shim.client import STDERR, STDOUT, Client
 from engine.shim.loop import HANG_UP, NOTHING, READ, WRITE, Loop, Timer
 from engine.shim.protocol import Streams
 
+STALL_S = 5.0  # for a full client to take something, while other clients wait
 GRACE_S = 2.0  # for output after the process's end, and again for clients to take it
 _READ_BYTES = 64 * 1024
 _DRAIN_MAX_BYTES = 4 << 20  # per stream at the process's end; more can only come from another writer
@@ -215,6 +217,7 @@ class ProcessIO:
         self._when_drained: Callable[[], None] | None = None
         self._when_closed: Callable[[], None] | None = None
         self._timer: Timer | None = None
+        self._stall_timer: Timer | None = None
 
     def child_stdio(self) -> Stdio:
         """Open the pipes and return the process's ends; they are closed by `made` or `abandon`."""
@@ -281,8 +284,9 @@ class ProcessIO:
 
     def abandon(self) -> None:
         """Close everything now, whatever state it is in."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
         self._when_drained = self._when_closed = None
         self._close_child_fds()
         self._close_process_side()
@@ -310,6 +314,28 @@ class ProcessIO:
             self.is_held = held
             for output in self._outputs:
                 output.read_on(not held)
+        self._mind_stalled()
+
+    def _mind_stalled(self) -> None:
+        """Give full clients a time to go on, when others could have more.
+
+        A lone client may stop for as long as its user likes, and the process with it.
+        """
+        others_wait = self.is_held and not all(client.is_full for client in self._clients)
+        if not others_wait:
+            if self._stall_timer is not None:
+                self._stall_timer.cancel()
+                self._stall_timer = None
+        elif self._stall_timer is None:
+            taken = {client: client.taken_bytes for client in self._clients if client.is_full}
+            self._stall_timer = self.loop.later(STALL_S, lambda: self._drop_stalled(taken))
+
+    def _drop_stalled(self, taken: dict[Client, int]) -> None:
+        self._stall_timer = None
+        for client, before in taken.items():
+            if client.is_full and client.taken_bytes == before:
+                client.close()
+        self._mind_stalled()
 
     def input_came(self, client: Client, data: bytes) -> None:  # noqa: ARG002 (part of the protocol)
         """Pass a client's input on."""

@@ -1,5 +1,6 @@
 """The streams of a process that is played by the test: real pipes, terminals and sockets, no root."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -197,6 +198,77 @@ def test_a_full_client_stops_the_reading_until_it_reads_or_leaves(loop: Loop) ->
     turn(loop, lambda: len(process.log.text()) == written)
     assert not process.io.is_held
     process.end()
+
+
+def test_a_client_that_has_stopped_is_dropped_where_another_waits(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.shim.stdio.STALL_S", 0.05)
+    process = Process(loop)
+    stopped, other = process.attach(), process.attach()
+    os.set_blocking(process.fds.stdout_fd, False)
+    other.setblocking(False)
+    wanted, written, got = 4 << 20, 0, 0
+
+    def move() -> bool:
+        nonlocal written, got
+        with contextlib.suppress(BlockingIOError):
+            if written < wanted:
+                written += os.write(process.fds.stdout_fd, b"y" * min(65536, wanted - written))
+        with contextlib.suppress(BlockingIOError):
+            while piece := other.recv(1 << 20):
+                got += len(piece)
+        return len(process.log.text()) == wanted
+
+    turn(loop, move)
+
+    assert not process.io.is_held
+    stopped.settimeout(TIMEOUT_S)
+    assert 0 < len(read_all(stopped)) < 2 << 20  # what the kernel had, and the end
+    stopped.close()
+    other.close()
+    process.end()
+
+
+def test_a_client_that_is_only_slow_loses_nothing_and_the_other_neither(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.shim.stdio.STALL_S", 0.05)
+    process = Process(loop)
+    clients = [process.attach(), process.attach()]
+    os.set_blocking(process.fds.stdout_fd, False)
+    wanted, written, turns = 2 << 20, 0, 0
+    got = [0, 0]
+
+    def move() -> bool:
+        nonlocal written, turns
+        turns += 1
+        with contextlib.suppress(BlockingIOError):
+            if written < wanted:
+                written += os.write(process.fds.stdout_fd, b"y" * min(65536, wanted - written))
+        for number, client in enumerate(clients):
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                got[number] += len(client.recv(1 << 20 if number else 16384))
+        return len(process.log.text()) == wanted
+
+    turn(loop, move)
+    told = process.end()
+    for number, client in enumerate(clients):
+        client.setblocking(False)
+
+        def rest(number: int = number, client: socket.socket = client) -> bool:
+            with contextlib.suppress(BlockingIOError):
+                piece = client.recv(1 << 20)
+                got[number] += len(piece)
+                return not piece
+            return False
+
+        turn(loop, rest)
+        client.close()
+
+    assert told[0] == "drained"
+    assert got[0] == got[1] > wanted
 
 
 def test_a_closed_output_does_not_wake_a_held_loop(loop: Loop) -> None:
