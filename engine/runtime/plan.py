@@ -31,6 +31,7 @@ _FLAGS = {
 }
 _DEVICE_TYPES = frozenset("cbup")
 _OOM_SCORE_MAX = 1000
+_TERMINAL_MAX = (1 << 16) - 1
 _INFINITY = (1 << 64) - 1
 
 
@@ -138,6 +139,8 @@ def plan_process(
     score = process.oom_score_adj
     if score is not None and abs(score) > _OOM_SCORE_MAX:
         raise InvalidArgument(f"process.oomScoreAdj out of range: {score}")
+    if process.console_size is not None:
+        check_terminal_size(process.console_size.width, process.console_size.height)
     identity.check_ids(process)
     profile = spec.linux.seccomp
     return ProcessPlan(
@@ -149,6 +152,16 @@ def plan_process(
         filter_flags=seccomp.flags_of(profile) if profile else 0,
         last_capability=last_capability,
     )
+
+
+def check_terminal_size(width: int, height: int) -> None:
+    """Refuse what no terminal can be given.
+
+    Raises:
+        InvalidArgument: not within 0 to 65535.
+    """
+    if not (0 <= width <= _TERMINAL_MAX and 0 <= height <= _TERMINAL_MAX):
+        raise InvalidArgument(f"invalid terminal size: {width}x{height}")
 
 
 def _refuse(spec: Spec) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine.base.errors import Conflict, InvalidArgument
 from engine.runtime.model import Created
+from engine.runtime.plan import check_terminal_size
 from engine.shim.loop import Loop
 from engine.shim.protocol import Exec, Exit, Exited
 from engine.shim.stdio import ProcessIO
@@ -55,12 +56,15 @@ class Execs:
 
         Raises:
             Conflict: the id is taken.
+            InvalidArgument: the terminal's size is none.
             StartFailed: nothing of the process is left, and nothing was sent to the client.
         """
         if request.exec_id in self._processes:
             raise Conflict(f"exec {request.exec_id} has been started already")
         if request.streams is not None:
             only(fds)
+        if request.tty_size is not None:
+            check_terminal_size(*request.tty_size)
         io = ProcessIO(
             self._loop,
             terminal=request.process.terminal,

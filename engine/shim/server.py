@@ -25,6 +25,7 @@ import msgspec
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotSupported
 from engine.base.unixsocket import short_address
 from engine.runtime.errors import StartFailed
+from engine.runtime.plan import check_terminal_size
 from engine.shim.answers import Timeline, failed
 from engine.shim.cleanup import write_exit
 from engine.shim.execs import Execs, only
@@ -120,6 +121,8 @@ class Server:
         """
         if self._request.runtime:
             raise NotSupported(f"runtime {self._request.runtime}: only the built-in one is supported here")
+        if self._request.tty_size is not None:
+            check_terminal_size(*self._request.tty_size)
         started_ns = time.monotonic_ns()
         with contextlib.ExitStack() as undo:
             config = self._bundle / "config.json"
@@ -317,6 +320,7 @@ class Server:
         return Done(id=request.id)
 
     def _resize(self, request: Resize) -> Done:
+        check_terminal_size(request.width, request.height)
         io = self._execs.live(request.exec_id).io if request.exec_id else self._io
         if not io.resize(request.width, request.height):
             raise Conflict(f"cannot resize container {self._request.container_id}: it has no terminal")

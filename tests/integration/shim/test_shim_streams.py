@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.base.errors import Conflict, NotFound
+from engine.base.errors import Conflict, InvalidArgument, NotFound
 from engine.containers.logs import read
 from engine.containers.shims import StartFailed
 from tests.support.shimlab import TIMEOUT_S, Lab
@@ -220,6 +220,28 @@ def test_without_a_terminal_there_is_nothing_to_resize(lab: Lab) -> None:
         shim = await lab.spawn("sleep", "1000")
         with pytest.raises(Conflict, match="no terminal"):
             await shim.resize(1, 1)
+        await shim.delete()
+
+    lab.go(story)
+
+
+@pytest.mark.parametrize("size", [(65536, 1), (1, 70000), (-1, 5)])
+def test_an_absurd_size_of_a_terminal_is_refused_and_leaves_nothing(lab: Lab, size: tuple[int, int]) -> None:
+    async def story() -> None:
+        with pytest.raises(InvalidArgument, match="invalid terminal size"):
+            await lab.spawn("sleep", "1000", terminal=True, tty_size=size)
+        shim = await lab.spawn("sh", terminal=True, open_stdin=True)
+        await shim.start()
+        fds = len(os.listdir(f"/proc/{shim.shim_pid}/fd"))
+        with pytest.raises(InvalidArgument, match="invalid terminal size"):
+            await shim.resize(*size)
+        with pytest.raises(InvalidArgument, match="invalid terminal size"):
+            await lab.exec(shim, "e", "sleep", "1001", terminal=True, tty_size=size)
+        client = await lab.exec(shim, "f", "ps", framed=False)
+        assert b"1001" not in await client.everything()
+        await client.close()
+        await shim.exec_wait("f")
+        assert len(os.listdir(f"/proc/{shim.shim_pid}/fd")) == fds
         await shim.delete()
 
     lab.go(story)

@@ -13,6 +13,7 @@ from engine.runtime.plan import ContainerPlan, plan_container
 from engine.runtime.rootfs import clean, plan, split_lowerdir
 from engine.spec.runtime import (
     Capabilities,
+    ConsoleSize,
     Device,
     Hook,
     Hooks,
@@ -93,6 +94,7 @@ def test_namespaces_to_join() -> None:
         _process(rlimits=(Rlimit(type="RLIMIT_NO", hard=1, soft=1),)),
         _process(rlimits=(Rlimit(type="RLIMIT_NOFILE", hard=1, soft=2),)),
         _process(oom_score_adj=5000),
+        _process(console_size=ConsoleSize(height=1, width=65536)),
         _linux(namespaces=(Namespace(type=NamespaceType.MOUNT), Namespace(type=NamespaceType.MOUNT))),
         _linux(devices=(Device(path="/dev/x", type="q"),)),
         _linux(masked_paths=("/proc/../..",)),
