@@ -3,6 +3,8 @@
 Source: OCI runtime-spec 1.2.0, config-linux.md, "Default Filesystems".
 """
 
+from pathlib import Path
+
 from engine.spec.runtime import Mount
 
 SAFE = ("nosuid", "noexec", "nodev")
@@ -18,6 +20,14 @@ PTS_MOUNT = Mount(
     source="devpts",
     options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
 )
+
+
+def thermal_paths(sysfs: Path = Path("/sys")) -> tuple[str, ...]:
+    """Return where each processor of this machine counts how often it was too hot: a side channel."""
+    found = sorted(sysfs.glob("devices/system/cpu/cpu*/thermal_throttle"))
+    return tuple(f"/sys/{path.relative_to(sysfs)}" for path in found)
+
+
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
@@ -38,5 +48,6 @@ MASKED_PATHS = (
     "/sys/kernel/notes",
     "/sys/kernel/security",
     "/sys/kernel/tracing",
+    *thermal_paths(),
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
