@@ -1,5 +1,6 @@
 """Small files of a control group: written whole, removed with patience."""
 
+import contextlib
 import errno
 import os
 import signal as signals
@@ -27,13 +28,10 @@ def read(directory: str, file: str) -> str:
         return stream.read().decode()
 
 
-def make(directory: str) -> bool:
-    """Make one level; return whether it was not there before."""
-    try:
+def make(directory: str) -> None:
+    """Make one level, if it is not there."""
+    with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o755)
-    except FileExistsError:
-        return False
-    return True
 
 
 def tree(directory: str) -> Iterator[str]:

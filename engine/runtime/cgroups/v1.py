@@ -16,6 +16,16 @@ from engine.spec.runtime import DeviceRule, Resources
 _FREEZE_TIMEOUT_S = 5.0
 
 
+def _fill_cpuset(parent: str, directory: str) -> None:
+    """Give a cpuset that is empty what its parent has: an empty one takes no process.
+
+    Not only one that was made here: whoever made it at the same moment may not have come to this yet.
+    """
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        if not files.read(directory, file).strip():
+            files.write(directory, file, files.read(parent, file).strip())
+
+
 class LegacyCgroup:
     """One path in every legacy hierarchy."""
 
@@ -56,10 +66,9 @@ class LegacyCgroup:
         directory = self._mounts[controller]
         for name in self._names:
             parent, directory = directory, f"{directory}/{name}"
-            if files.make(directory) and controller == "cpuset":
-                # A new cpuset is empty, and an empty one takes no process.
-                for file in ("cpuset.cpus", "cpuset.mems"):
-                    files.write(directory, file, files.read(parent, file).strip())
+            files.make(directory)
+            if controller == "cpuset":
+                _fill_cpuset(parent, directory)
 
     def _write(self, write: plan.Write) -> str:
         try:
