@@ -34,6 +34,8 @@ async def recover(core: Core, lifecycle: Lifecycle) -> None:
     for container_id in core.shims.bundles():
         if container_id not in known:
             await _remove_stray(core, container_id)
+    if not core.rebuild:  # otherwise what could not be taken over may still be wanted
+        await asyncio.to_thread(core.store.remove_unknown, list(core.containers))
     was_live = {container.id for container in core.live()}
     for container in core.containers.values():
         if container.id in known or container.state.live:

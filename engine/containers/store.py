@@ -7,11 +7,10 @@ what a crash left of a creation or a removal; it is removed at the next start.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
-import shutil
 import sqlite3
+from collections.abc import Collection
 
 from engine.base import ids, jsonio
 from engine.base.atomicfile import fsync_dir, write_atomic
@@ -19,6 +18,7 @@ from engine.base.database import Database
 from engine.base.errors import AlreadyExists, EngineError
 from engine.base.paths import ContainerDir, Root
 from engine.containers.model import Definition, State
+from engine.snapshots import trees
 
 log = logging.getLogger(__name__)
 
@@ -45,23 +45,27 @@ class ContainerStore:
 
         A definition that cannot be read is None: such a container is dead.
         With `rebuild` (the database was lost) rows are made again from the
-        directories; otherwise directories without a row are removed.
+        directories; those without a row are left to `remove_unknown`.
         """
         self._database.migrate("containers", _MIGRATIONS)
         self._root.containers.mkdir(mode=0o700, parents=True, exist_ok=True)
         rows = {row[0]: row for row in self._database.read("SELECT id, name, state FROM container")}
         for entry in sorted(os.listdir(self._root.containers)):
-            if entry in rows:
-                continue
-            if rebuild and ids.is_id(entry):
+            if rebuild and entry not in rows and ids.is_id(entry):
                 row = self._adopt(entry)
                 if row is not None:
                     rows[entry] = row
-            else:
-                log.info("removing leftover directory of container %s", entry)
-                shutil.rmtree(self._root.containers / entry, ignore_errors=True)
         loaded = [self._load(*row) for row in rows.values()]
         return sorted(loaded, key=lambda item: item[2].created_ns if item[2] else 0)
+
+    def remove_unknown(self, known: Collection[str]) -> None:
+        """Remove the directories of containers that are not `known`, of which none runs; blocking."""
+        for entry in sorted(set(os.listdir(self._root.containers)) - set(known)):
+            log.info("removing leftover directory of container %s", entry)
+            try:
+                trees.remove(self._root.containers / entry)
+            except OSError as err:
+                log.warning("cannot remove %s: %s", self._root.containers / entry, err)
 
     def _load(self, container_id: str, name: str, state: str) -> tuple[str, str, Definition | None, State]:
         definition: Definition | None
@@ -153,5 +157,4 @@ class ContainerStore:
 
     def remove_files(self, container_id: str) -> None:
         """Remove the directory; blocking."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.dir(container_id).path)
+        trees.remove(self.dir(container_id).path)

@@ -1,5 +1,6 @@
 """Every object of the engine, made once, in the order of the layers; closed in the reverse order."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -76,6 +77,7 @@ class Engine:
         self._closing.callback(database.close)
         events = EventBus()
         snapshotter = OverlaySnapshotter(root)
+        await asyncio.to_thread(snapshotter.open)
         images = ImageService(
             root,
             database,

@@ -43,6 +43,10 @@ class Snapshotter(Protocol):
 
     name: str  # as `docker info` shows it: "overlay2"
 
+    def open(self) -> None:
+        """Remove what a crash left of a removal; once, before the rest."""
+        ...
+
     def prepare(self, key: str, chain_ids: Sequence[str], *, volatile: bool = False) -> tuple[Mount, ...]:
         """Make, or find again, the snapshot `key` on top of `chain_ids` (bottom first).
 

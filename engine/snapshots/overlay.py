@@ -57,6 +57,11 @@ class OverlaySnapshotter:
             )
         self._root = root
 
+    def open(self) -> None:
+        """Remove what a crash left of a removal; see the Protocol."""
+        self._root.tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trees.sweep(self._root.tmp, TMP_PREFIX)
+
     def prepare(self, key: str, chain_ids: Sequence[str], *, volatile: bool = False) -> tuple[Mount, ...]:
         """Make, or find again, the snapshot; see the Protocol."""
         if not chain_ids:

@@ -7,9 +7,12 @@ works two levels deep at most, with two descriptors, whatever the tree.
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -33,6 +36,19 @@ def remove(path: Path) -> None:
     finally:
         os.close(top_fd)
     os.rmdir(path)
+
+
+def sweep(directory: Path, prefix: str) -> None:
+    """Remove the trees in `directory` whose names begin so: what a crash left half removed or half made.
+
+    One that cannot be removed is told in the log and left for the next time.
+    """
+    for name in sorted(os.listdir(directory)):
+        if name.startswith(prefix):
+            try:
+                remove(directory / name)
+            except OSError as err:
+                log.warning("cannot remove %s: %s", directory / name, err)
 
 
 def usage(path: Path) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from engine.volumes.model import Volume, check_name
 
 log = logging.getLogger(__name__)
 
+_TMP_PREFIX = "volume-"
 _META = "meta.json"
 _DATA = "_data"
 _COPYING = "copyup.tmp"
@@ -46,6 +47,7 @@ class VolumeStore:
         """Return every volume; finish or undo what a crash interrupted."""
         for directory in (self._volumes, self._tmp):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep()
         found: dict[str, Volume] = {}
         for directory in sorted(self._volumes.iterdir()):
             try:
@@ -57,13 +59,21 @@ class VolumeStore:
             found[directory.name] = self._read(directory)
         return found
 
+    def _sweep(self) -> None:
+        """Remove the volumes that a crash left half made or half removed."""
+        for path in sorted(self._tmp.glob(f"{_TMP_PREFIX}*")):
+            try:
+                remove_tree(path)
+            except EngineError as err:
+                log.warning("%s", err)
+
     def data(self, name: str) -> Path:
         """Return the directory that is mounted."""
         return self._volumes / name / _DATA
 
     def create(self, volume: Volume) -> None:
         """Make an empty volume, durably."""
-        made = self._tmp / f"volume-{new_id()}"
+        made = self._tmp / f"{_TMP_PREFIX}{new_id()}"
         made.mkdir(mode=0o700)
         data = made / _DATA
         data.mkdir()
@@ -74,7 +84,7 @@ class VolumeStore:
 
     def take_away(self, name: str) -> Path:
         """Make a volume disappear, durably; return where its content waits for `remove_tree`."""
-        gone = self._tmp / f"volume-{new_id()}"
+        gone = self._tmp / f"{_TMP_PREFIX}{new_id()}"
         os.rename(self._volumes / name, gone)
         fsync_dir(self._volumes)
         return gone

@@ -143,10 +143,26 @@ def test_what_no_row_names_is_removed(own_engine: Engine) -> None:
     stray = own_engine.root / "containers" / ("ab" * 32)
     stray.mkdir()
     (stray / "config.json").write_text("{}")
+    make_deep(stray, 2000)  # a container may have left it so; deeper than a path or a stack is long
+    halves = [own_engine.root / "tmp" / name for name in ("snapshot-1", "volume-1", "image-1")]
+    for half in halves:
+        half.mkdir()
+        make_deep(half, 2000)
 
     own_engine.start()
 
     assert not stray.exists()
+    assert [half for half in halves if half.exists()] == []
+
+
+def make_deep(path: Path, depth: int) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("directory", dir_fd=fd)
+        below = os.open("directory", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
 
 
 def test_a_damaged_definition_makes_a_dead_container_that_can_be_removed(own_engine: Engine) -> None:
