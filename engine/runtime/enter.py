@@ -107,6 +107,7 @@ def run(
     if process.no_new_privileges:
         prctl.set_no_new_privs()
     progress.at("wait for start")
+    seal.survive_maker()
     line.await_start(listener_fd)
     progress.at("confine")
     if process.no_new_privileges:

@@ -15,13 +15,22 @@ _SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP
 
 
 def seal() -> None:
-    """Make imports impossible, garbage collection silent, and this process unreadable to others."""
+    """Make imports impossible, garbage collection silent, and this process unreadable to others.
+
+    Until `survive_maker` it also ends when its maker does: nobody would know of it.
+    """
     prctl.set_dumpable(False)
+    prctl.set_pdeathsig(signal.SIGKILL)
     gc.disable()
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()
     sys.path_importer_cache.clear()
+
+
+def survive_maker() -> None:
+    """Live on when the process ends that made this one: from here on the line between them tells."""
+    prctl.set_pdeathsig(0)
 
 
 def reset_signals() -> None:

@@ -5,6 +5,7 @@ codec would look; strace says what was looked at.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -97,6 +98,33 @@ def test_a_shim_imports_nothing(lab: Lab, tmp_path: Path) -> None:
     lab.go(story)
 
     assert [line for line in (tmp_path / "trace").read_text().splitlines() if ".py" in line] == []
+
+
+def test_a_process_that_is_being_made_ends_with_its_maker_and_a_made_one_does_not(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """A shim that was killed while it made a container left a process in no control group, busy mounting."""
+
+    async def story() -> None:
+        with traced(await _nursery_of(lab), tmp_path / "trace"):
+            shim = await lab.spawn("sleep", "1000")
+            await shim.start()
+            client = await lab.exec(shim, "e", "true")
+            await client.close()
+            await shim.delete()
+
+    lab.go(story)
+
+    calls = re.findall(
+        r"^(\d+) +(prctl|execve|pivot_root|setns)\(([^)<]*)", (tmp_path / "trace").read_text(), re.MULTILINE
+    )
+    for program in ("/bin/sleep", "/bin/true"):
+        pid = next(pid for pid, name, words in calls if name == "execve" and program in words)
+        own = [(name, words.strip()) for each, name, words in calls if each == pid]
+        at = [number for number, (_, words) in enumerate(own) if words.startswith("PR_SET_PDEATHSIG")]
+        assert [own[number][1] for number in at] == ["PR_SET_PDEATHSIG, SIGKILL", "PR_SET_PDEATHSIG, 0"]
+        entered = next(number for number, (name, _) in enumerate(own) if name in ("pivot_root", "setns"))
+        assert at[0] < entered < at[1]
 
 
 def test_a_failure_inside_is_told_without_opening_anything(lab: Lab, tmp_path: Path) -> None:
