@@ -263,7 +263,7 @@ def process(
         capabilities=security.sets(held, identity.uid),
         rlimits=_rlimits(host.ulimits or ()),
         no_new_privileges=options.no_new_privileges,
-        oom_score_adj=host.oom_score_adj or None,
+        oom_score_adj=host.oom_score_adj,  # also 0: the shim has the engine's, which protects it
     )
 
 

@@ -1,6 +1,7 @@
 """pyengined: the engine daemon."""
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -14,8 +15,11 @@ from engine.base.version import VERSION
 from engine.daemon import config
 from engine.daemon.config import Config
 from engine.daemon.wiring import Engine
+from engine.kernel.process import set_oom_score_adj
 
 log = logging.getLogger(__name__)
+
+_OOM_SCORE = -900  # nursery and shims inherit it; containers are given their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +56,8 @@ def _check_ready_fd(ready_fd: int | None) -> None:
 
 
 async def _run(chosen: Config) -> None:
+    with contextlib.suppress(PermissionError):  # without CAP_SYS_RESOURCE, as in a container
+        set_oom_score_adj(_OOM_SCORE)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,6 +9,7 @@ Source: Linux man-pages 6.9: clone(2), pidfd_open(2), setns(2), close_range(2).
 
 import ctypes
 import enum
+import os
 import signal
 
 from engine.kernel.libc import INT, POINTER, UINT, ULONG, fail, function, syscall
@@ -132,6 +133,19 @@ def pidfd_send_signal(pidfd: int, signal_number: int) -> None:
     """
     if _pidfd_send_signal(pidfd, signal_number, None, 0) < 0:
         fail(f"pidfd_send_signal({pidfd}, {signal_number})")
+
+
+def set_oom_score_adj(score: int) -> None:
+    """Say how ready the kernel shall be to kill this process for want of memory: -1000 (never) to 1000.
+
+    Raises:
+        PermissionError: it would be lowered, and CAP_SYS_RESOURCE is missing.
+    """
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"%d" % score)
+    finally:
+        os.close(fd)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:

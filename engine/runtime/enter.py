@@ -14,7 +14,7 @@ import resource
 from typing import NoReturn
 
 from engine.kernel import prctl, seccomp, system, tty
-from engine.kernel.process import close_range
+from engine.kernel.process import close_range, set_oom_score_adj
 from engine.runtime import identity, program, seal
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Stdio
@@ -59,13 +59,10 @@ def score_oom(plan: ProcessPlan, line: InitLine) -> None:
     score = plan.process.oom_score_adj
     if score is None:
         return
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, b"%d" % score)
+        set_oom_score_adj(score)
     except PermissionError:
         line.warning(f"oom_score_adj {score}: not permitted; lowering it needs CAP_SYS_RESOURCE")
-    finally:
-        os.close(fd)
 
 
 def run(

@@ -239,6 +239,24 @@ def test_a_privileged_container_has_what_the_engine_has(engine: Engine) -> None:
     assert status["Seccomp"] == ["0"]
 
 
+@pytest.mark.parametrize("score", [0, 200])
+def test_the_engines_protection_from_want_of_memory_is_not_inherited(engine: Engine, score: int) -> None:
+    tools = Tools(engine)
+    container = tools.start(host={"OomScoreAdj": score})
+
+    def of(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    init = engine.state(container)["Pid"]
+    shim = int(status_of(init)["PPid"][0])
+    may_lower = "CAP_SYS_RESOURCE" in names_in(status_of(engine.pid)["CapEff"][0])
+    ours = of(os.getpid())
+    assert of(engine.pid) == of(shim) == (-900 if may_lower else ours)
+    expected = score if may_lower else max(score, ours)
+    assert of(init) == expected
+    assert engine.exec(container, "cat", "/proc/self/oom_score_adj") == (0, f"{expected}\n", "")
+
+
 def test_limits_are_those_that_were_asked_for(engine: Engine) -> None:
     host = {"Memory": 32 << 20, "NanoCpus": 500_000_000, "PidsLimit": 17, "CpuShares": 512}
     container = engine.begin("sleep", "1000", host=host)
