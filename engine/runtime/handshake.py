@@ -85,7 +85,12 @@ def wait_ready(line: socket.socket, report: Report) -> None:
 def _receive(line: socket.socket) -> tuple[bytes, list[int]]:
     """Return one packet and the descriptors (close-on-exec) that came with it."""
     size = array.array("i").itemsize
-    packet, ancillary, _, _ = line.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
+    how = (PACKET_BYTES, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
+    try:
+        packet, ancillary, _, _ = line.recvmsg(*how)
+    except ConnectionResetError:
+        # Init ended with something unread. That is told once, and first: what init said is behind it.
+        packet, ancillary, _, _ = line.recvmsg(*how)
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
