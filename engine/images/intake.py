@@ -28,7 +28,7 @@ from engine.images.decompress import Decompressed
 from engine.images.limits import Limits, bounded_by_disk
 from engine.images.tarstream import TarReader
 from engine.images.unpack import LayerWriter
-from engine.kernel.syncfs import syncfs
+from engine.kernel.system import syncfs
 from engine.snapshots import trees
 
 TMP_PREFIX = "image-"

@@ -43,7 +43,11 @@ def statfs_type(fd: int) -> int:
 
 
 def syncfs(fd: int) -> None:
-    """Write everything of the file system that `fd` is on to its disk."""
+    """Write out the file system that holds `fd`, data and names, and wait for it.
+
+    Raises:
+        OSError: EIO, ENOSPC, EDQUOT: something written since `fd` was opened was lost.
+    """
     if _syncfs(fd) < 0:
         fail(f"syncfs({fd})")
 
