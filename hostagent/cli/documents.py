@@ -10,7 +10,7 @@ def write_document(document: Any, form: str) -> None:  # noqa: ANN401 (any docum
     """Print one document; `form` is the value of --format.
 
     Raises:
-        InvalidArgument: a bad template.
+        TemplateError: a bad template.
     """
     if form == "":
         click.echo(json.dumps(document, indent=4, ensure_ascii=False))
@@ -26,4 +26,4 @@ def render(document: Any, form: str) -> str:  # noqa: ANN401 (any document)
 
     if form == "json":
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return Template(form.replace("\\t", "\t").replace("\\n", "\n")).render(document)
+    return Template(form).render(document)

@@ -40,6 +40,7 @@ def list_networks(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
         columns=("ID", "Name", "Driver", "Scope"),
         headers=_HEADERS,
         quiet="ID" if flags["quiet"] else None,
+        labels=[one.get("Labels") or {} for one in found],
     )
     return 0
 

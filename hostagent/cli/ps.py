@@ -1,8 +1,11 @@
 """pyengine ps."""
 
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
+
+import click
 
 from engine.base.units import human_duration, human_size
 from hostagent.cli.app import current
@@ -28,6 +31,7 @@ HEADERS = {
     "Status": "STATUS",
 }
 COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+_WANTS_SIZE = re.compile(r"\.Size\b|\bjson \.\s*\}")
 _SHORT_ID, _COMMAND_WIDTH, _MOUNT_WIDTH = 12, 20, 15
 
 
@@ -44,19 +48,28 @@ _SHORT_ID, _COMMAND_WIDTH, _MOUNT_WIDTH = 12, 20, 15
 )
 def ps(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
     """List containers."""
+    form = flags["format"]
+    if flags["quiet"] and form:
+        click.echo("WARNING: --format is ignored, because --quiet is set", err=True)
+        form = ""
     last = 1 if flags["latest"] else flags["last"]
     found = current().engine.get(
         "/containers/json",
         all=flags["all"],
         limit=last if last > 0 else None,
-        size=flags["size"] or "{{.Size" in flags["format"],
+        size=flags["size"] or bool(_WANTS_SIZE.search(form)),
         filters=encode_filters(flags["filter"]),
     )
     now = time.time()
     rows = [row_of(item, now=now, truncate=not flags["no_trunc"]) for item in found]
     columns = (*COLUMNS, "Size") if flags["size"] else COLUMNS
     write_listing(
-        rows, form=flags["format"], columns=columns, headers=HEADERS, quiet="ID" if flags["quiet"] else None
+        rows,
+        form=form,
+        columns=columns,
+        headers=HEADERS,
+        quiet="ID" if flags["quiet"] else None,
+        labels=[item.get("Labels") or {} for item in found],
     )
     return 0
 

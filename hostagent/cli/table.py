@@ -3,8 +3,9 @@
 Source: Go's text/tabwriter as docker/cli v28 sets it up (minimum width 10, padding 3).
 """
 
+import functools
+import itertools
 import json
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import click
 
 _MIN_WIDTH, _PADDING = 10, 3
-_FIELD = re.compile(r"\{\{-?\s*\.(\w+)\s*-?\}\}", re.ASCII)
 
 Row = Mapping[str, str]
 
@@ -50,6 +50,7 @@ def write_listing(
     columns: Sequence[str],
     headers: Mapping[str, str],
     quiet: str | None = None,
+    labels: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Print `rows` (field -> text) in the user's format.
 
@@ -59,6 +60,7 @@ def write_listing(
         columns: the fields of the plain table.
         headers: the heading of every field.
         quiet: print this field alone (for -q) unless `form` says otherwise.
+        labels: those of each row, for ``{{.Label "name"}}``.
     """
     if quiet is not None and form in ("", "table"):
         lines = [row[quiet] for row in rows]
@@ -69,21 +71,34 @@ def write_listing(
     elif form == "json":
         lines = [json.dumps(dict(row), ensure_ascii=False, separators=(",", ":")) for row in rows]
     else:
-        lines = _templated(rows, form, headers)
+        lines = _templated(rows, form, headers, labels)
     click.echo("".join(f"{line}\n" for line in lines), nl=False)
 
 
-def _templated(rows: Sequence[Row], form: str, headers: Mapping[str, str]) -> list[str]:
+def _templated(
+    rows: Sequence[Row], form: str, headers: Mapping[str, str], labels: Sequence[Mapping[str, str]]
+) -> list[str]:
     from hostagent.cli.template import Template  # noqa: PLC0415 (only with --format TEMPLATE)
 
     is_table = form.startswith("table")
     text = form[len("table") :].lstrip() if is_table else form
     template = Template(text.replace("\\t", "\t").replace("\\n", "\n"))
-    lines = [template.render(row) for row in rows]
+    lines = [
+        template.render({**row, "Label": functools.partial(_label, own)} if labels else row)
+        for row, own in itertools.zip_longest(rows, labels)
+    ]
     if not is_table:
         return lines
-    heading = _FIELD.sub(lambda match: headers.get(match[1], match[1]), text.replace("\\t", "\t"))
+    heading = template.heading({**headers, "Label": _label_title} if labels or not rows else headers)
     return table_lines([line.split("\t") for line in [heading, *lines]])
+
+
+def _label(labels: Mapping[str, str], name: str) -> str:
+    return labels.get(name, "")
+
+
+def _label_title(name: str) -> str:
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def ellipsis(text: str, width: int) -> str:

@@ -47,6 +47,7 @@ def list_volumes(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
         columns=("Driver", "Name"),
         headers=_HEADERS,
         quiet="Name" if flags["quiet"] else None,
+        labels=[one.get("Labels") or {} for one in found],
     )
     return 0
 
