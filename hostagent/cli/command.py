@@ -78,7 +78,7 @@ class Command(click.Command):
         return self._help_option
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse after docker's boolean values have been rewritten."""
+        """Parse after what docker writes with ``=`` has been rewritten."""
         if any(arg.startswith("-") and "=" in arg for arg in args):
             args = list(rewrite_switches(args, self.params, interspersed=ctx.allow_interspersed_args))
         return super().parse_args(ctx, args)
@@ -107,12 +107,12 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 def rewrite_switches(
     args: Sequence[str], params: Sequence[click.Parameter], *, interspersed: bool
 ) -> Iterator[str]:
-    """Yield `args` with ``--rm=true`` as ``--rm`` and ``--rm=false`` left out.
+    """Yield `args` with ``--rm=true`` as ``--rm``, ``--rm=false`` left out, ``-e=A=1`` as ``--env=A=1``.
 
-    Source: Go's strconv.ParseBool, as pflag uses it.
+    Source: pflag v1.0, parseSingleShortArg; Go's strconv.ParseBool.
 
     Raises:
-        click.BadParameter: the value is not a boolean.
+        click.BadOptionUsage: the value is not a boolean.
     """
     options = {name: p for p in params if isinstance(p, click.Option) for name in p.opts}
     rest = iter(args)
@@ -125,9 +125,25 @@ def rewrite_switches(
         if equals and _is_switch(name, options):
             yield from _switched(name, text, options)
             continue
-        yield arg
+        yield from _without_short_equals(arg, options)
         if _takes_next(arg, options):
             yield from _one(rest)
+
+
+def _without_short_equals(arg: str, options: dict[str, click.Option]) -> list[str]:
+    """Return ``-ite=A=1`` as ``-it --env=A=1``: click would take the equals sign for a part of the value."""
+    if arg.startswith("--") or not _is_flag(arg):
+        return [arg]
+    for at, letter in enumerate(arg[1:], start=1):
+        option = options.get(f"-{letter}")
+        if option is None:
+            break
+        if not option.is_flag:
+            if arg[at + 1 : at + 2] != "=":
+                break
+            long = next(name for name in option.opts if name.startswith("--"))
+            return [*([arg[:at]] if at > 1 else []), f"{long}={arg[at + 2 :]}"]
+    return [arg]
 
 
 def _is_flag(arg: str) -> bool:
@@ -161,7 +177,7 @@ def _switched(name: str, text: str, options: dict[str, click.Option]) -> Iterato
             name = f"-{name[-1]}"
         yield from options[name].secondary_opts
     else:
-        raise click.BadParameter(f"invalid argument {text!r} for {name!r} flag: want true or false")
+        raise click.BadOptionUsage(name, f'invalid argument "{text}" for "{name}": want true or false')
 
 
 def _takes_next(arg: str, options: dict[str, click.Option]) -> bool:

@@ -25,6 +25,11 @@ def rewritten(*words: str) -> list[str]:
         (["--name", "--rm=true", "img"], ["--name", "--rm=true", "img"]),
         (["-e", "--rm=true", "img"], ["-e", "--rm=true", "img"]),
         (["-eA=1", "img"], ["-eA=1", "img"]),
+        (["-e=A=1", "-w=/etc", "img"], ["--env=A=1", "--workdir=/etc", "img"]),
+        (["-ite=A=1", "img", "-e=B"], ["-it", "--env=A=1", "img", "-e=B"]),
+        (["-e", "-w=/etc", "img"], ["-e", "-w=/etc", "img"]),
+        (["-w=", "img"], ["--workdir=", "img"]),
+        (["-z=1", "img"], ["-z=1", "img"]),
         (["img", "--rm=false"], ["img", "--rm=false"]),
         (["--", "--rm=false"], ["--", "--rm=false"]),
     ],
@@ -34,7 +39,7 @@ def test_switches_take_a_value(words: list[str], result: list[str]) -> None:
 
 
 def test_another_value_is_refused() -> None:
-    with pytest.raises(click.BadParameter, match="want true or false"):
+    with pytest.raises(click.BadOptionUsage, match="want true or false"):
         rewritten("--rm=maybe", "img")
 
 
