@@ -58,7 +58,8 @@ class Attachment:
         self._terminal = terminal
         self._stdin = stdin
         self._keys = detachkeys.parse(detach_keys)
-        self._proxy = proxy_signals
+        # Active before the container starts, so that a signal that comes then is not lost on it.
+        self._signals = tty.Signals((tty.resize_signal(), *(tty.proxied() if proxy_signals else ())))
         self._stream, self._early = engine.hijack(
             f"{self._path}/attach",
             {
@@ -88,7 +89,7 @@ class Attachment:
             framed=not self._terminal,
             detach_keys=self._keys if self._terminal and self._stdin else b"",
             waiting=self._waiting,
-            signals=tty.proxied() if self._proxy else (),
+            signals=self._signals,
             on_signal=self._kill,
             on_resize=self._resize,
         )
@@ -115,11 +116,13 @@ class Attachment:
             self._waiting.close()
 
     def __enter__(self) -> "Attachment":
+        self._signals.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self._signals.__exit__()
         self.close()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from engine.base import detachkeys
 from engine.base.errors import AlreadyExists
 from hostagent.cli import attached, createflags
 from hostagent.cli.app import App, current
@@ -35,6 +36,7 @@ def run(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
     app.error_exit = FLAG_ERROR
     with app.trace.span("read the flags"):
         body = container_body(flags, os.environ)
+    detachkeys.parse(flags["detach_keys"])  # before there is a container that would be left behind
     if flags["detach"]:
         return _run_detached(app, flags, body)
     attached.check_terminal(stdin=body.get("AttachStdin", False), terminal=flags["tty"])

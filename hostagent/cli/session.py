@@ -11,7 +11,6 @@ the hijacked socket only after the last byte of output.
 import contextlib
 import os
 import select
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -20,14 +19,12 @@ from typing import Any, NamedTuple
 from engine.base.detachkeys import DetachKeys
 from engine.base.errors import NotSupported
 from hostagent.cli import tty
-from hostagent.cli.exits import ExitWith
 from hostagent.client.errors import ConnectionLost
 from hostagent.client.http import Connection
 from hostagent.client.stream import STDERR, Decoder
 
 _CHUNK_BYTES = 1 << 16
 _PENDING_MAX_BYTES = 1 << 18
-_FORCE_AFTER = 3
 
 
 class Outcome(NamedTuple):
@@ -47,8 +44,8 @@ class Session:
         framed: output comes in frames (no terminal in the container).
         detach_keys: the sequence that detaches; empty for none.
         waiting: a connection on which wait's answer will come, or None; closed at the end.
-        signals: what to pass to `on_signal`.
-        on_signal: called with each signal's number.
+        signals: those to pass to `on_signal`, already active; None for none.
+        on_signal: called with each signal's number, but the terminal's.
         on_resize: called when the terminal's size has changed.
     """
 
@@ -61,7 +58,7 @@ class Session:
         framed: bool,
         detach_keys: bytes = b"",
         waiting: Connection | None = None,
-        signals: tuple[int, ...] = (),
+        signals: tty.Signals | None = None,
         on_signal: Callable[[int], None] = lambda _number: None,
         on_resize: Callable[[], None] = lambda: None,
     ) -> None:
@@ -72,17 +69,15 @@ class Session:
         self._stdin_fd = stdin_fd
         self._detach = DetachKeys(detach_keys)
         self._waiting = waiting
-        self._signal_numbers = signals
+        self._signals = signals
         self._on_signal = on_signal
         self._on_resize = on_resize
         self._pending = bytearray()
         self._open = True
-        self._terminations = 0
         self._early = early
 
     def run(self) -> Outcome:
         """Carry bytes until the output ends and wait has answered, or the user detaches."""
-        watch = self._signal_numbers + ((tty.resize_signal(),) if tty.resize_signal() else ())
         raw = (
             tty.raw_mode(self._stdin_fd)
             if self._decoder is None and self._stdin_fd is not None and tty.is_terminal(self._stdin_fd)
@@ -92,7 +87,7 @@ class Session:
             stack.callback(self._stream.close)
             if self._waiting is not None:
                 stack.callback(self._waiting.close)
-            signals = stack.enter_context(tty.Signals(watch))
+            signals = self._signals or stack.enter_context(tty.Signals((tty.resize_signal(),)))
             stack.enter_context(raw)
             self._on_resize()
             if self._early:
@@ -128,14 +123,8 @@ class Session:
         for number in numbers:
             if number == tty.resize_signal():
                 self._on_resize()
-                continue
-            if number not in self._signal_numbers:
-                continue
-            if number in (signal.SIGINT, signal.SIGTERM):
-                self._terminations += 1
-                if self._terminations >= _FORCE_AFTER:
-                    raise ExitWith(1, "got 3 SIGTERM/SIGINTs, exiting; the container may still run")
-            self._on_signal(number)
+            else:
+                self._on_signal(number)
 
     def _receive(self) -> None:
         try:

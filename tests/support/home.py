@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -193,8 +194,12 @@ class Terminal:
         """Send what a user would type."""
         os.write(self._fd, text.encode())
 
-    def expect(self, text: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
-        """Return when `text` is shown, and forget what was shown up to it."""
+    def is_raw(self) -> bool:
+        """Tell whether keys go to the command unread."""
+        return not termios.tcgetattr(self._fd)[3] & (termios.ECHO | termios.ICANON | termios.ISIG)
+
+    def expect(self, text: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """Return what was shown before `text`, when that is shown; forget what was shown up to it."""
         deadline = time.monotonic() + timeout_s
         while text not in self.shown:
             ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
@@ -203,7 +208,8 @@ class Terminal:
                 self.shown += os.read(self._fd, 65536).decode(errors="replace")
             except OSError as err:  # EIO: the other side is closed
                 raise AssertionError(f"{text!r} was not shown before the end, but {self.shown!r}") from err
-        self.shown = self.shown.partition(text)[2]
+        before, _, self.shown = self.shown.partition(text)
+        return before
 
     def end(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> int:
         """Wait for the end and return the exit code."""
