@@ -8,13 +8,11 @@ from pathlib import Path
 
 from engine.base.process import Completed, run
 
-_OWN = "from hostagent.cli.main import main; main()"
-
 
 def pyengine() -> list[str]:
     """Return the words that start this installation's command line."""
     script = Path(sys.executable).with_name("pyengine")
-    return [str(script)] if script.exists() else [sys.executable, "-c", _OWN]
+    return [str(script)] if script.exists() else [sys.executable, "-m", "hostagent.cli.entry"]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

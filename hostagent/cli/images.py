@@ -138,7 +138,7 @@ def rmi(force: bool, no_prune: bool, names: tuple[str, ...]) -> int:
             for verb, what in item.items():
                 click.echo(f"{verb}: {what}")
 
-    return for_each(names, one, show=False)
+    return for_each(names, one, show=False, absent_is_fine=force)
 
 
 @command("tag", argument("source_image"), argument("target_image"))

@@ -70,7 +70,11 @@ def kill(signal: str, containers: tuple[str, ...]) -> int:
 def rm(force: bool, link: bool, volumes: bool, containers: tuple[str, ...]) -> int:
     """Remove one or more containers."""
     engine = current().engine
-    return for_each(containers, lambda name: engine.delete(_path(name), force=force, link=link, v=volumes))
+    return for_each(
+        containers,
+        lambda name: engine.delete(_path(name), force=force, link=link, v=volumes),
+        absent_is_fine=force,
+    )
 
 
 @command("wait", argument("containers", nargs=-1))

@@ -179,11 +179,8 @@ def main() -> int:
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
     except BrokenPipeError:
         code = 141
+    except OSError as err:
+        code = _report(err, None)
     os._exit(code)
-
-
-if __name__ == "__main__":
-    main()

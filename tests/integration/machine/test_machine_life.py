@@ -26,7 +26,7 @@ pytestmark = pytest.mark.requires("root", "qemu", "image_tools")
 NAME = "life"
 BOOT_S = 180.0
 SOON_S = 20.0
-PYENGINE = (sys.executable, "-c", "import sys; from hostagent.cli.main import main; sys.exit(main())")
+PYENGINE = (sys.executable, "-m", "hostagent.cli.entry")
 ASK_FOR_A_PORT = """
 import json, socket, sys
 s = socket.socket(socket.AF_UNIX); s.connect("/run/machine/ports.sock")
