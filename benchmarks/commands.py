@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.base.process import Completed, run
+from engine.base.process import Completed, module_argv, run
 
 
 def pyengine() -> list[str]:
     """Return the words that start this installation's command line."""
     script = Path(sys.executable).with_name("pyengine")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "hostagent.cli.entry"]
+    return [str(script)] if script.exists() else module_argv("hostagent.cli.entry")
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

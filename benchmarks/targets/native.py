@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import memory
 from benchmarks.commands import environment, pyengine, timed
 from engine.base.errors import NotSupported, Unavailable
-from engine.base.process import spawn
+from engine.base.process import module_argv, spawn
 from hostagent.client.docker import Engine
 
 _START_TIMEOUT_S = 60.0
@@ -79,7 +79,7 @@ def opened(preload: str) -> Iterator[Native]:
         address = f"unix://{directory}/sock"
         read_fd, ready_fd = os.pipe()
         log_fd = os.open(directory / "log", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        argv = [sys.executable, "-m", "engine.daemon.main", "--root", f"{directory}/root"]
+        argv = module_argv("engine.daemon.main", "--root", f"{directory}/root")
         argv += ["--run", f"{directory}/run", "--host", address, "--preload", preload]
         argv += ["--bridge", f"peb{os.getpid()}", "--ready-fd", str(ready_fd)]
         daemon = spawn(argv, env=environment(), output_fd=log_fd, pass_fds=(ready_fd,))

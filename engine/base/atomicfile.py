@@ -25,7 +25,9 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(tmp, path)
-    except BaseException:
+    except BaseException as err:
+        if isinstance(err, OSError) and err.filename is None:
+            err.filename = str(path)  # write(2) knows no names
         os.unlink(tmp)
         raise
     fsync_dir(path.parent)

@@ -1,7 +1,9 @@
 """Run a program to its end: the only door to `subprocess`."""
 
+import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +70,15 @@ def run(
     return Completed(done.stdout, done.stderr)
 
 
+def module_argv(module: str, *args: str) -> list[str]:
+    """Return the words that run `module` of this installation under this interpreter.
+
+    With ``-P``: plain ``-m`` looks in the working directory first, and would run
+    whatever package of that name lies where the user happens to be.
+    """
+    return [sys.executable, "-P", "-m", module, *args]
+
+
 def spawn(
     argv: Sequence[str],
     *,
@@ -76,7 +87,7 @@ def spawn(
     output_fd: int | None = None,
     pass_fds: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
-    """Start `argv` as a long-lived process in a session of its own and return it.
+    """Start `argv` as a long-lived process in a session of its own, in the root directory, and return it.
 
     The caller is its one owner. stdin is /dev/null and output is discarded
     unless descriptors are given; those stay the caller's to close.
@@ -92,6 +103,7 @@ def spawn(
             stdout=subprocess.DEVNULL if output_fd is None else output_fd,
             stderr=subprocess.DEVNULL if output_fd is None else output_fd,
             pass_fds=tuple(pass_fds),
+            cwd=os.path.abspath(os.sep),  # it must not hold the user's directory
             start_new_session=True,
         )
     except FileNotFoundError as err:

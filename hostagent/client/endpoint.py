@@ -125,14 +125,14 @@ def ensure_native(
 
 
 def _start_daemon(address: str, environ: Mapping[str, str], preload: str) -> None:
-    from engine.base.process import MINIMAL_ENV, spawn  # noqa: PLC0415 (off the fast path)
+    from engine.base.process import MINIMAL_ENV, module_argv, spawn  # noqa: PLC0415 (off the fast path)
 
     run = native_run(environ)
     log_path = f"{run}/pyengined.log"
     read_fd, ready_fd = os.pipe()
     log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
     log_start = os.fstat(log_fd).st_size
-    argv = [sys.executable, "-m", "engine.daemon.main", "--root", native_root(environ), "--run", run]
+    argv = module_argv("engine.daemon.main", "--root", native_root(environ), "--run", run)
     argv += ["--host", address, "--ready-fd", str(ready_fd)]
     argv += ["--preload", preload] if preload else []
     env = dict(MINIMAL_ENV) | {name: environ[name] for name in _PASSED_ON if name in environ}

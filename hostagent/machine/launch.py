@@ -7,14 +7,13 @@ itself, and two starts are one.
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.base.errors import AlreadyExists, NotFound, Unavailable
 from engine.base.lockfile import holder_of
-from engine.base.process import spawn
+from engine.base.process import module_argv, spawn
 from hostagent.client.agent import AgentClient
 from hostagent.machine import accel, store
 from hostagent.machine.model import Machine, check_name
@@ -62,8 +61,7 @@ def ensure_agent(name: str) -> AgentClient:
     log_fd = os.open(paths.agent_log, flags, 0o600)
     try:
         # The whole environment: where files are, which emulator, proxies are the user's choice.
-        argv = [sys.executable, "-m", "hostagent.agent.main", name]
-        agent = spawn(argv, env=dict(os.environ), output_fd=log_fd)
+        agent = spawn(module_argv("hostagent.agent.main", name), env=dict(os.environ), output_fd=log_fd)
     finally:
         os.close(log_fd)
     deadline = time.monotonic() + _AGENT_TIMEOUT_S

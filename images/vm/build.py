@@ -89,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("build.py: interrupted; nothing was left behind\n")
         return 130
-    except (EngineError, OSError, TimeoutError) as err:
+    except OSError as err:
+        where = f"{err.filename}: " if err.filename else ""
+        sys.stderr.write(f"build.py: {where}{(err.strerror or str(err)).lower()}\n")
+        return 1
+    except EngineError as err:
         sys.stderr.write(f"build.py: {err}\n")
         return 1
 

@@ -4,6 +4,7 @@ Works on a tree of the target's packages with no root and without running anythi
 host-architecture loader, Python, ldconfig and depmod of such a tree: see `Tools`.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from busybox import applets
 
+from engine.base.errors import EngineError
 from engine.base.process import run
 
 _MERGED = ("bin", "sbin", "lib", "lib64")
@@ -132,8 +134,22 @@ def copy_sources(sources: Path, into: Path) -> None:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Make `target` a copy of `source` whose files are hard links: read-only use, in no time."""
-    shutil.copytree(source, target, symlinks=True, copy_function=os.link)
+    """Make `target` a copy of `source` for reading: hard links, in no time, where the file system has them.
+
+    Raises:
+        EngineError: a file cannot be copied; said at the first one.
+    """
+    shutil.copytree(source, target, symlinks=True, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    with contextlib.suppress(OSError):  # another file system, or one without links
+        os.link(source, target)
+        return
+    try:
+        shutil.copy2(source, target)
+    except OSError as err:  # which copytree would collect, one for each of thousands of files
+        raise EngineError(f"{target}: {(err.strerror or str(err)).lower()}") from err
 
 
 def _certificates(tree: Path) -> None:

@@ -1,6 +1,7 @@
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import build  # type: ignore[import-not-found,unused-ignore]
@@ -130,3 +131,19 @@ def test_old_builds_go_and_the_newest_stay(tmp_path: Path) -> None:
         "x86_64-b",
         "x86_64-file",
     ]
+
+
+def test_a_tree_is_copied_where_it_cannot_be_linked(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", Path(tempfile.mkdtemp(dir="/dev/shm")) / "target"
+    (source / "bin").mkdir(parents=True)
+    (source / "bin/tool").write_text("tool")
+    (source / "bin/tool").chmod(0o755)
+    (source / "link").symlink_to("bin/tool")
+    try:
+        rootfs.link_tree(source, target)
+
+        assert (target / "bin/tool").read_text() == "tool"
+        assert (target / "bin/tool").stat().st_mode & 0o777 == 0o755
+        assert os.readlink(target / "link") == "bin/tool"
+    finally:
+        shutil.rmtree(target.parent)

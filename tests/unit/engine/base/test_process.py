@@ -1,9 +1,10 @@
 import sys
+from pathlib import Path
 
 import pytest
 
 from engine.base.errors import NotSupported
-from engine.base.process import ProcessFailed, run
+from engine.base.process import ProcessFailed, module_argv, run, spawn
 
 
 def test_output_and_only_the_given_environment() -> None:
@@ -29,3 +30,20 @@ def test_a_program_that_is_not_installed_is_not_supported() -> None:
 def test_a_program_that_does_not_end_is_killed() -> None:
     with pytest.raises(TimeoutError, match=r"still running after 0\.2 s"):
         run(["sleep", "60"], timeout_s=0.2)
+
+
+def test_a_module_is_not_taken_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "engine"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('taken from the working directory')")
+    monkeypatch.chdir(tmp_path)
+
+    assert run(module_argv("engine.daemon.main", "--version"), timeout_s=30).stdout
+
+
+def test_a_long_lived_process_does_not_hold_the_working_directory() -> None:
+    process = spawn([sys.executable, "-c", "import os, sys; sys.exit(os.getcwd() != os.sep)"])
+
+    assert process.wait(30) == 0
