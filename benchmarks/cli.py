@@ -8,7 +8,7 @@ from benchmarks import report, results
 from benchmarks.scenarios import startup as scenario
 from engine.base.errors import InvalidArgument
 from hostagent.cli.app import progress_line
-from hostagent.cli.command import command, value, values
+from hostagent.cli.command import Group, command, value, values
 
 _OUTPUT = "benchmarks/out"
 _RUNS_MAX = 1000
@@ -48,5 +48,4 @@ def startup(
     return 0
 
 
-bench = click.Group("bench", commands=[startup])
-bench.help = "Measure containers against virtual machines."
+bench = Group("bench", startup, help="Measure containers against virtual machines.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+_NAME_MAX_CHARS = 40
 Handler = Callable[..., "int | None"]
 
 
@@ -48,10 +49,17 @@ def values(*names: str, help: str, metavar: str = "LIST") -> click.Option:  # no
     return option
 
 
-def argument(name: str, *, nargs: int = 1, required: bool = True) -> click.Argument:
+def argument(
+    name: str, *, nargs: int = 1, required: bool = True, metavar: str | None = None
+) -> click.Argument:
     """Return a positional argument; `nargs` -1 takes the rest, whatever it looks like."""
     kind = click.UNPROCESSED if nargs == -1 else str
-    return click.Argument([name], nargs=nargs, required=required, type=kind, metavar=None)
+    return click.Argument([name], nargs=nargs, required=required, type=kind, metavar=metavar)
+
+
+def several(name: str, noun: str) -> click.Argument:
+    """Return the last argument of a command that takes one or more of `noun`."""
+    return argument(name, nargs=-1, metavar=f"{noun} [{noun}...]")
 
 
 def _print_help(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -82,6 +90,31 @@ class Command(click.Command):
         if any(arg.startswith("-") and "=" in arg for arg in args):
             args = list(rewrite_switches(args, self.params, interspersed=ctx.allow_interspersed_args))
         return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A noun and its verbs, such as `volume`."""
+
+    get_help_option = Command.get_help_option
+
+    def __init__(self, name: str, *commands: click.Command, help: str) -> None:  # noqa: A002 (click's word)
+        super().__init__(name, commands=commands)
+        self.help = help
+        self.options_metavar = ""
+        self.subcommand_metavar = "COMMAND"
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb, with docker's words when there is none of that name."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise unknown(ctx, args[0])
+        return super().resolve_command(ctx, args)
+
+
+def unknown(ctx: click.Context, name: str) -> click.UsageError:
+    """Return the error for a command that does not exist."""
+    return click.UsageError(f"unknown command: {ctx.command_path} {name[:_NAME_MAX_CHARS]}", ctx)
 
 
 def command(

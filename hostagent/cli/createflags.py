@@ -98,7 +98,7 @@ def shared() -> list[click.Parameter]:
         values("--volumes-from", help="Mount volumes from the specified container(s)"),
         value("-w", "--workdir", default="", help="Working directory inside the container"),
         argument("image"),
-        argument("words", nargs=-1, required=False),
+        argument("words", nargs=-1, required=False, metavar="[COMMAND] [ARG...]"),
     ]
 
 

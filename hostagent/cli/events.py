@@ -38,6 +38,8 @@ def line_of(event: dict[str, Any]) -> str:
     attributes = ", ".join(f"{key}={text}" for key, text in sorted((actor.get("Attributes") or {}).items()))
     nanoseconds = int(event.get("timeNano", 0))
     when = datetime.fromtimestamp(nanoseconds // 10**9, tz=UTC).astimezone()
-    stamp = f"{when:%Y-%m-%dT%H:%M:%S}.{nanoseconds % 10**9:09d}{when:%z}"
+    zone = f"{when:%z}"
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    stamp = f"{when:%Y-%m-%dT%H:%M:%S}.{nanoseconds % 10**9:09d}{zone}"
     text = f"{stamp} {event.get('Type', '')} {event.get('Action', '')} {actor.get('ID', '')}"
     return f"{text} ({attributes})" if attributes else text

@@ -28,7 +28,7 @@ from hostagent.client.errors import ApiError
     value("-u", "--user", default="", help='Username or UID (format: "<name|uid>[:<group|gid>]")'),
     value("-w", "--workdir", default="", help="Working directory inside the container"),
     argument("container"),
-    argument("words", nargs=-1),
+    argument("words", nargs=-1, metavar="COMMAND [ARG...]"),
     interspersed=False,
 )
 def exec_(container: str, words: tuple[str, ...], **flags: Any) -> int:  # noqa: ANN401 (one value a flag)

@@ -63,7 +63,8 @@ def describe(err: BaseException, *, error_exit: int = 1) -> tuple[int, list[str]
 
 def _usage(err: click.UsageError) -> tuple[int, list[str]]:
     flag = isinstance(err, click.NoSuchOption | click.BadOptionUsage) or type(err) is click.BadParameter
-    lines = [f"pyengine: {_one_line(err.format_message())}"]
+    message = _one_line(err.format_message())
+    lines = [f"pyengine: {message[:1].lower()}{message[1:]}"]
     if err.ctx is not None:
         lines += ["", err.ctx.get_usage(), "", f"Run '{err.ctx.command_path} --help' for more information"]
     return FLAG_ERROR if flag else 1, lines

@@ -10,7 +10,7 @@ import click
 
 from engine.base.units import human_duration, human_size
 from hostagent.cli.app import current
-from hostagent.cli.command import argument, command, switch, value, values
+from hostagent.cli.command import argument, command, several, switch, value, values
 from hostagent.cli.each import for_each
 from hostagent.cli.exits import ExitWith
 from hostagent.cli.table import write_listing
@@ -42,7 +42,7 @@ _CHUNK_BYTES = 1 << 17
     value("--format", default="", help="Format output: table, json, 'table TEMPLATE' or TEMPLATE"),
     switch("--no-trunc", help="Don't truncate output"),
     switch("-q", "--quiet", help="Only show image IDs"),
-    argument("repository", required=False),
+    argument("repository", required=False, metavar="[REPOSITORY[:TAG]]"),
 )
 def images(repository: str | None, **flags: Any) -> int:  # noqa: ANN401 (one value a flag)
     """List images."""
@@ -127,7 +127,7 @@ def load(source: str, platform: str, quiet: bool) -> int:
     "rmi",
     switch("-f", "--force", help="Force removal of the image"),
     switch("--no-prune", help="Do not delete untagged parents"),
-    argument("names", nargs=-1),
+    several("names", "IMAGE"),
 )
 def rmi(force: bool, no_prune: bool, names: tuple[str, ...]) -> int:
     """Remove one or more images."""
@@ -141,7 +141,11 @@ def rmi(force: bool, no_prune: bool, names: tuple[str, ...]) -> int:
     return for_each(names, one, show=False, absent_is_fine=force)
 
 
-@command("tag", argument("source_image"), argument("target_image"))
+@command(
+    "tag",
+    argument("source_image", metavar="SOURCE_IMAGE[:TAG]"),
+    argument("target_image", metavar="TARGET_IMAGE[:TAG]"),
+)
 def tag(source_image: str, target_image: str) -> int:
     """Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE."""
     repository, label = target_image, ""
@@ -158,12 +162,14 @@ def tag(source_image: str, target_image: str) -> int:
     switch("-a", "--all-tags", help="Download all tagged images in the repository"),
     value("--platform", default="", help="Set platform if server is multi-platform capable"),
     switch("-q", "--quiet", help="Suppress verbose output"),
-    argument("image"),
+    argument("image", metavar="NAME[:TAG|@DIGEST]"),
 )
 def pull(all_tags: bool, platform: str, quiet: bool, image: str) -> int:
     """Download an image from a registry."""
-    from hostagent.cli.pull import pull_image  # noqa: PLC0415 (shared with run, which loads it late)
+    from hostagent.cli.pull import pull_image, split_reference  # noqa: PLC0415 (shared with run, which loads it late)
 
+    if not quiet and not all_tags and image == split_reference(image)[0]:
+        click.echo("Using default tag: latest")
     name = pull_image(
         current().engine, image, platform=platform, quiet=quiet, all_tags=all_tags, out=sys.stdout
     )

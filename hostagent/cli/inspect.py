@@ -6,7 +6,7 @@ import click
 
 from engine.base.errors import InvalidArgument
 from hostagent.cli.app import current
-from hostagent.cli.command import argument, command, switch, value
+from hostagent.cli.command import command, several, switch, value
 from hostagent.cli.documents import render, write_document
 from hostagent.client.docker import Engine, image_segment, segment
 from hostagent.client.errors import ApiError
@@ -63,7 +63,7 @@ def _first(engine: Engine, kinds: tuple[str, ...], name: str, *, size: bool) -> 
     value("-f", "--format", default="", help="Format output: json or TEMPLATE"),
     switch("-s", "--size", help="Display total file sizes if the type is container"),
     value("--type", default="", help="Only inspect objects of the given type", metavar="TYPE"),
-    argument("names", nargs=-1),
+    several("names", "NAME|ID"),
 )
 def inspect(format: str, size: bool, type: str, names: tuple[str, ...]) -> int:  # noqa: A002 (the flags' names)
     """Return low-level information on objects."""

@@ -3,11 +3,13 @@
 import click
 
 from hostagent.cli.app import current
-from hostagent.cli.command import argument, command, switch, value
+from hostagent.cli.command import argument, command, several, switch, value
 from hostagent.cli.each import for_each
 from hostagent.cli.exits import ExitWith
 from hostagent.cli.table import write_table
 from hostagent.client.docker import segment
+
+_TOP_WIDTH = 20  # docker's, for this table alone
 
 
 def _path(name: str) -> str:
@@ -25,7 +27,7 @@ _STOPPING = (
         metavar="INT",
         help="Seconds to wait before killing it",
     ),
-    argument("containers", nargs=-1),
+    several("containers", "CONTAINER"),
 )
 
 
@@ -52,7 +54,7 @@ def restart(signal: str | None, timeout: int | None, containers: tuple[str, ...]
 @command(
     "kill",
     value("-s", "--signal", default="KILL", help="Signal to send to the container"),
-    argument("containers", nargs=-1),
+    several("containers", "CONTAINER"),
 )
 def kill(signal: str, containers: tuple[str, ...]) -> int:
     """Kill one or more running containers."""
@@ -65,7 +67,7 @@ def kill(signal: str, containers: tuple[str, ...]) -> int:
     switch("-f", "--force", help="Force the removal of a running container (uses SIGKILL)"),
     switch("-l", "--link", help="Remove the specified link"),
     switch("-v", "--volumes", help="Remove anonymous volumes associated with the container"),
-    argument("containers", nargs=-1),
+    several("containers", "CONTAINER"),
 )
 def rm(force: bool, link: bool, volumes: bool, containers: tuple[str, ...]) -> int:
     """Remove one or more containers."""
@@ -77,7 +79,7 @@ def rm(force: bool, link: bool, volumes: bool, containers: tuple[str, ...]) -> i
     )
 
 
-@command("wait", argument("containers", nargs=-1))
+@command("wait", several("containers", "CONTAINER"))
 def wait(containers: tuple[str, ...]) -> int:
     """Block until one or more containers stop, then print their exit codes."""
     engine = current().engine
@@ -92,14 +94,14 @@ def wait(containers: tuple[str, ...]) -> int:
     return for_each(containers, one, show=False)
 
 
-@command("pause", argument("containers", nargs=-1))
+@command("pause", several("containers", "CONTAINER"))
 def pause(containers: tuple[str, ...]) -> int:
     """Pause all processes within one or more containers."""
     engine = current().engine
     return for_each(containers, lambda name: engine.post(f"{_path(name)}/pause"))
 
 
-@command("unpause", argument("containers", nargs=-1))
+@command("unpause", several("containers", "CONTAINER"))
 def unpause(containers: tuple[str, ...]) -> int:
     """Unpause all processes within one or more containers."""
     engine = current().engine
@@ -113,9 +115,14 @@ def rename(container: str, new_name: str) -> int:
     return 0
 
 
-@command("top", argument("container"), argument("ps_options", nargs=-1, required=False), interspersed=False)
+@command(
+    "top",
+    argument("container"),
+    argument("ps_options", nargs=-1, required=False, metavar="[ps OPTIONS]"),
+    interspersed=False,
+)
 def top(container: str, ps_options: tuple[str, ...]) -> int:
     """Display the running processes of a container."""
     answer = current().engine.get(f"{_path(container)}/top", ps_args=" ".join(ps_options) or None)
-    write_table([answer["Titles"], *(answer["Processes"] or [])])
+    write_table([answer["Titles"], *(answer["Processes"] or [])], min_width=_TOP_WIDTH)
     return 0

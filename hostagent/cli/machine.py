@@ -14,7 +14,7 @@ import click
 from engine.base.errors import AlreadyExists, InvalidArgument, NotFound
 from engine.base.units import human_size
 from hostagent.cli.app import progress_line
-from hostagent.cli.command import Command, argument, command, switch, value
+from hostagent.cli.command import Group, argument, command, switch, value
 from hostagent.cli.table import write_listing
 from hostagent.machine import model
 from hostagent.machine.model import Accel, Arch, Machine
@@ -74,7 +74,7 @@ def start(name: str | None) -> int:
     """Start a virtual machine, made first if it is the default one, and wait until its engine answers."""
     from hostagent.machine import launch, observe  # noqa: PLC0415 (not for the other verbs)
 
-    name = name or selected_machine()
+    name = selected_machine() if name is None else name
     before = time.monotonic()
     if observe.status_of(name)["state"] == "running":
         click.echo(f"machine {name} runs already")
@@ -94,7 +94,7 @@ def stop(name: str | None, force: bool) -> int:
     """Stop a virtual machine."""
     from hostagent.machine import observe  # noqa: PLC0415 (not for the other verbs)
 
-    name = name or selected_machine()
+    name = selected_machine() if name is None else name
     stopped = observe.stop(name, force=force)
     click.echo(name if stopped else f"machine {name} was not running")
     return 0
@@ -109,7 +109,7 @@ def rm(name: str | None, force: bool) -> int:
     """Remove a virtual machine with its disk: all images, containers and volumes in it."""
     from hostagent.machine import observe  # noqa: PLC0415 (not for the other verbs)
 
-    name = name or selected_machine()
+    name = selected_machine() if name is None else name
     observe.remove(name, force=force)
     click.echo(name)
     return 0
@@ -145,11 +145,15 @@ def inspect(name: str | None, format: str) -> int:  # noqa: A002 (the flag's nam
 
     if format not in {"", "json"}:
         raise InvalidArgument(f"invalid format: {format!r}", hint="--format json")
-    click.echo(json.dumps([observe.inspect(name or selected_machine())], indent=4))
+    click.echo(json.dumps([observe.inspect(selected_machine() if name is None else name)], indent=4))
     return 0
 
 
-@command("ssh", argument("words", nargs=-1, required=False), interspersed=False)
+@command(
+    "ssh",
+    argument("words", nargs=-1, required=False, metavar="[NAME] [--] [COMMAND] [ARG...]"),
+    interspersed=False,
+)
 def ssh(words: tuple[str, ...]) -> int:
     """Run a command, or a shell, in a virtual machine: ssh [NAME] [--] [COMMAND ARG...]."""
     from hostagent.cli import machine_ssh  # noqa: PLC0415 (brings paramiko along)
@@ -176,7 +180,7 @@ def logs(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
     """Show a virtual machine's console, or what its agent or emulator said."""
     from hostagent.machine import store  # noqa: PLC0415 (not for the other verbs)
 
-    name = flags["name"] or selected_machine()
+    name = selected_machine() if flags["name"] is None else flags["name"]
     store.load(name)
     paths = MachinePaths(name)
     wished = [
@@ -219,10 +223,10 @@ def _show_log(fd: int, tail: str, *, follow: bool) -> None:
 
 
 def _split_ssh(words: tuple[str, ...], names: set[str]) -> tuple[str, list[str]]:
-    """Return the machine and the command: the first word is a machine when it is the name of one."""
+    """Return the machine and the command: the first word is a machine if one has that name, or before --."""
     rest = list(words)
     name = selected_machine()
-    if rest and rest[0] in names:
+    if rest and (rest[0] in names or rest[1:2] == ["--"]):
         name = rest.pop(0)
     if rest and rest[0] == "--":
         rest.pop(0)
@@ -278,12 +282,5 @@ def _choice(kind: Any, text: str, noun: str) -> Any:  # noqa: ANN401 (a StrEnum 
         raise InvalidArgument(f"invalid {noun}: {text[:40]!r}", hint=f"one of {known}") from err
 
 
-class _Group(click.Group):
-    """The verbs, with this command line's own --help."""
-
-    get_help_option = Command.get_help_option
-
-
-machine = _Group("machine", commands=[init, start, stop, rm, ls, inspect, ssh, logs])
-machine.help = "Manage virtual machines."
+machine = Group("machine", init, start, stop, rm, ls, inspect, ssh, logs, help="Manage virtual machines.")
 machine.add_command(ls, "list")

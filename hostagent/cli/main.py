@@ -27,8 +27,9 @@ if "inspect" not in sys.modules:  # click imports it (9 ms) for texts of --help 
 
 import click  # noqa: E402 (after its import was made cheap)
 
+from engine.base.version import VERSION  # noqa: E402
 from hostagent.cli.app import App  # noqa: E402
-from hostagent.cli.command import Command, switch, value  # noqa: E402
+from hostagent.cli.command import Command, switch, unknown, value  # noqa: E402
 from hostagent.cli.exits import describe  # noqa: E402
 from hostagent.client.errors import ConnectionLost  # noqa: E402
 
@@ -97,7 +98,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command, with docker's words when there is none of that name."""
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            ctx.fail(f"unknown command: {ctx.command_path} {args[0]}")
+            raise unknown(ctx, args[0])
         return super().resolve_command(ctx, args)
 
     get_help_option = Command.get_help_option
@@ -114,11 +115,27 @@ def _group() -> LazyGroup:
             switch("--native", help="Run on this Linux kernel instead of in a machine"),
             switch("--trace", help="Print where the time went, and write a Chrome trace"),
             value("--trace-file", metavar="PATH", default="pyengine-trace.json", help="Where --trace writes"),
+            _version_option(),
         ],
         callback=_root,
     )
+    group.subcommand_metavar = "COMMAND [ARG...]"
     group.help = "Containers on any laptop: natively on Linux, or in a small virtual machine."
     return group
+
+
+def _version_option() -> click.Option:
+    option = click.Option(
+        ["-v", "--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version
+    )
+    option.help = "Print version information and quit"
+    return option
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"pyengine version {VERSION}")
+        ctx.exit()
 
 
 def _root(host: str | None, native: bool, trace: bool, trace_file: str) -> None:
@@ -138,6 +155,8 @@ def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors have been printed."""
     app: App | None = None
     group = _group()
+    if args[:1] == ["help"]:
+        args = [*args[1:2], "--help"]
     try:
         with group.make_context("pyengine", list(args)) as context:
             try:

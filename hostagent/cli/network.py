@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import click
-
 from hostagent.cli.app import current
-from hostagent.cli.command import argument, command, switch, value, values
+from hostagent.cli.command import Group, command, several, switch, value, values
 from hostagent.cli.inspect import inspect_all
 from hostagent.cli.table import labels_text, write_listing
 from hostagent.client.docker import encode_filters
@@ -48,12 +46,11 @@ def list_networks(**flags: Any) -> int:  # noqa: ANN401 (one value a flag)
 @command(
     "inspect",
     value("-f", "--format", default="", help="Format output: json or TEMPLATE"),
-    argument("names", nargs=-1),
+    several("names", "NETWORK"),
 )
 def inspect(format: str, names: tuple[str, ...]) -> int:  # noqa: A002 (the flag's name)
     """Display detailed information on one or more networks."""
     return inspect_all(names, ("network",), format)
 
 
-network = click.Group("network", commands=[list_networks, inspect])
-network.help = "Manage networks."
+network = Group("network", list_networks, inspect, help="Manage networks.")

@@ -4,7 +4,7 @@ from typing import Any
 
 from hostagent.cli import attached
 from hostagent.cli.app import App, current
-from hostagent.cli.command import argument, command, switch, value
+from hostagent.cli.command import argument, command, several, switch, value
 from hostagent.cli.each import for_each
 from hostagent.cli.exits import ExitWith, start_failure
 from hostagent.client.docker import segment
@@ -16,7 +16,7 @@ from hostagent.client.errors import ApiError
     switch("-a", "--attach", help="Attach STDOUT/STDERR and forward signals"),
     value("--detach-keys", default="", help="Override the key sequence for detaching a container"),
     switch("-i", "--interactive", help="Attach container's STDIN"),
-    argument("containers", nargs=-1),
+    several("containers", "CONTAINER"),
 )
 def start(attach: bool, interactive: bool, detach_keys: str, containers: tuple[str, ...]) -> int:
     """Start one or more stopped containers."""

@@ -17,18 +17,18 @@ _MIN_WIDTH, _PADDING = 10, 3
 Row = Mapping[str, str]
 
 
-def write_table(rows: Sequence[Sequence[str]]) -> None:
+def write_table(rows: Sequence[Sequence[str]], *, min_width: int = _MIN_WIDTH) -> None:
     """Print `rows`, the first of which is the header, in aligned columns."""
-    click.echo("".join(f"{line}\n" for line in table_lines(rows)), nl=False)
+    click.echo("".join(f"{line}\n" for line in table_lines(rows, min_width=min_width)), nl=False)
 
 
-def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(rows: Sequence[Sequence[str]], *, min_width: int = _MIN_WIDTH) -> list[str]:
     """Return the lines of a table; the last cell of a row is not padded."""
     widths: list[int] = []
     for row in rows:
         for number, cell in enumerate(row[:-1]):
             if number == len(widths):
-                widths.append(_MIN_WIDTH)
+                widths.append(min_width)
             widths[number] = max(widths[number], _width(cell) + _PADDING)
     lines = []
     for row in rows:

@@ -1,14 +1,15 @@
 """pyengine volume."""
 
+import sys
 from typing import Any
 
 import click
 
-from engine.base.errors import InvalidArgument
 from engine.base.units import human_size
 from hostagent.cli.app import current
-from hostagent.cli.command import argument, command, switch, value, values
+from hostagent.cli.command import Group, argument, command, several, switch, value, values
 from hostagent.cli.each import for_each
+from hostagent.cli.exits import ExitWith
 from hostagent.cli.inspect import inspect_all
 from hostagent.cli.table import labels_text, write_listing
 from hostagent.client.docker import encode_filters, segment
@@ -73,7 +74,7 @@ def _pairs(words: tuple[str, ...]) -> dict[str, str]:
 @command(
     "inspect",
     value("-f", "--format", default="", help="Format output: json or TEMPLATE"),
-    argument("names", nargs=-1),
+    several("names", "VOLUME"),
 )
 def inspect(format: str, names: tuple[str, ...]) -> int:  # noqa: A002 (the flag's name)
     """Display detailed information on one or more volumes."""
@@ -83,12 +84,18 @@ def inspect(format: str, names: tuple[str, ...]) -> int:  # noqa: A002 (the flag
 @command(
     "rm",
     switch("-f", "--force", help="Force the removal of one or more volumes"),
-    argument("names", nargs=-1),
+    several("names", "VOLUME"),
 )
 def rm(force: bool, names: tuple[str, ...]) -> int:
     """Remove one or more volumes."""
     engine = current().engine
     return for_each(names, lambda name: engine.delete(f"/volumes/{segment(name)}", force=force))
+
+
+def confirmed(question: str) -> bool:
+    """Ask on stderr; the end of the input is a no."""
+    click.echo(f"{question} [y/N] ", nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 @command(
@@ -99,10 +106,9 @@ def rm(force: bool, names: tuple[str, ...]) -> int:
 )
 def prune(all: bool, filter: tuple[str, ...], force: bool) -> int:  # noqa: A002 (the flags' names)
     """Remove unused volumes."""
-    if not force and not click.confirm(
-        "This removes every volume that no container uses. Continue?", err=True
-    ):
-        raise InvalidArgument("not confirmed; nothing was removed", hint="give --force to skip the question")
+    which = "every volume" if all else "every anonymous volume"
+    if not force and not confirmed(f"This removes {which} that no container uses. Continue?"):
+        raise ExitWith(1, "volume prune was not confirmed; nothing was removed (--force asks no question)")
     filters = encode_filters([*filter, *(["all=true"] if all else [])])
     answer = current().engine.post("/volumes/prune", filters=filters)
     for name in answer.get("VolumesDeleted") or []:
@@ -111,5 +117,4 @@ def prune(all: bool, filter: tuple[str, ...], force: bool) -> int:  # noqa: A002
     return 0
 
 
-volume = click.Group("volume", commands=[list_volumes, create, inspect, rm, prune])
-volume.help = "Manage volumes."
+volume = Group("volume", list_volumes, create, inspect, rm, prune, help="Manage volumes.")

@@ -20,6 +20,7 @@ from hostagent.client.errors import ConnectionLost
 from hostagent.client.http import ANSWER_TIMEOUT_S, Connection, Response
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_CONTEXT_CHARS = 30
 _IMAGE_SAFE = _UNRESERVED | frozenset(b"/:@")
 Query = Mapping[str, "str | int | bool | list[str] | None"]
 Json = dict[str, Any]
@@ -48,7 +49,7 @@ def encode_filters(filters: Iterable[str]) -> str | None:
         if not equals:
             raise InvalidArgument(f"invalid filter {word!r}: want key=value")
         table.setdefault(key.strip().lower(), []).append(value.strip())
-    return json.dumps(table) if table else None
+    return json.dumps(table, ensure_ascii=False) if table else None
 
 
 class Engine:
@@ -173,7 +174,7 @@ class Engine:
                 "POST",
                 _target(path, query),
                 headers=self._headers(_JSON if body is not None else ()),
-                body=None if body is None else json.dumps(body).encode(),
+                body=None if body is None else _document(body),
                 upgrade=True,
             )
             return connection.hijack()
@@ -192,7 +193,7 @@ class Engine:
         headers: Iterable[tuple[str, str]] = (),
         timeout_s: float | None,
     ) -> Response:
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else _document(body)
         sent = [*headers, *(_JSON if data is not None else ())]
         self.on_send()
         connection.send(method, _target(path, query), headers=self._headers(sent), body=data)
@@ -225,6 +226,27 @@ def _target(path: str, query: Query) -> str:
     return f"{path}?{encoded}" if encoded else path
 
 
+def _document(body: Any) -> bytes:  # noqa: ANN401 (any document)
+    return _encoded(json.dumps(body, ensure_ascii=False))
+
+
+def _encoded(text: str) -> bytes:
+    """Return `text` in UTF-8, the only thing that JSON and the API's paths can carry.
+
+    Raises:
+        InvalidArgument: it has bytes of the command line that are not UTF-8.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as err:
+        first, last = text.rfind('"', 0, err.start) + 1, text.find('"', err.end)
+        last = len(text) if last < 0 else last
+        around = os.fsencode(
+            text[max(first, err.start - _CONTEXT_CHARS) : min(last, err.end + _CONTEXT_CHARS)]
+        )
+        raise InvalidArgument(f"not UTF-8 text: {str(around)[1:]}") from err
+
+
 def segment(text: str) -> str:
     """Return `text` as one segment of a path, or one value of a query (RFC 3986, section 2.1)."""
     return _quote(text, _UNRESERVED)
@@ -236,4 +258,4 @@ def image_segment(name: str) -> str:
 
 
 def _quote(text: str, safe: frozenset[int]) -> str:  # urllib.parse takes 3 ms to import
-    return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in os.fsencode(text))
+    return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in _encoded(text))

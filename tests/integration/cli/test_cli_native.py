@@ -120,3 +120,21 @@ def test_listings_and_documents_take_templates(engine: Engine, sleeper: str) -> 
     assert pyengine(engine, "info", "-f", "{{.Runtimes.nvidia}}").out == "<no value>\n"
     for words in (["ps", "--format", "{{nosuch}}"], ["inspect", "-f", "{{.Nosuch}}", sleeper]):
         assert pyengine(engine, *words).code == 1
+
+
+def test_bytes_that_are_not_utf8_are_refused_by_name(engine: Engine) -> None:
+    for words in ("run --rm busybox echo $(printf 'a\\377b')", "inspect $(printf 'a\\377b')"):
+        result = shell(engine, f"$P {words}")
+        assert result.code == 125
+        assert "not UTF-8 text: 'a\\xffb'" in result.error
+
+
+def test_a_prune_that_nobody_confirms_removes_nothing(engine: Engine) -> None:
+    name = pyengine(engine, "volume", "create").out.strip()
+    result = pyengine(engine, "volume", "prune", "--all")
+
+    assert result.code == 1
+    assert "nothing was removed" in result.err
+    assert pyengine(engine, "volume", "ls", "-q").out == f"{name}\n"
+    assert pyengine(engine, "volume", "prune", "--all", stdin=b"y\n").code == 0
+    assert pyengine(engine, "volume", "ls", "-q").out == ""

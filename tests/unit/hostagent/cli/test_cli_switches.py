@@ -63,7 +63,14 @@ def test_the_list_of_commands_is_the_table(capsys: pytest.CaptureFixture[str]) -
     ("words", "code", "text"),
     [
         (["nosuch"], 1, "pyengine: unknown command: pyengine nosuch"),
-        (["run"], 1, "pyengine: "),
+        (["x" * 1000], 1, f"pyengine: unknown command: pyengine {'x' * 40}\n"),
+        (["volume", "nosuch"], 1, "pyengine: unknown command: pyengine volume nosuch"),
+        (["machine", "nosuch"], 1, "pyengine: unknown command: pyengine machine nosuch"),
+        (["run"], 1, "pyengine: missing argument 'IMAGE'"),
+        (["stop", "-t", "x", "c"], 125, "pyengine: invalid value for '-t'"),
+        (["run", "--rm=maybe", "img"], 125, 'pyengine: invalid argument "maybe" for "--rm"'),
+        (["machine", "start", ""], 125, "pyengine: invalid machine name: ''"),
+        (["machine", "rm", ""], 125, "pyengine: invalid machine name: ''"),
         (["run", "--nosuch", "img"], 125, "pyengine: "),
         (["run", "-p", "x", "img"], 125, "pyengine: "),
         (["--host", "nowhere", "ps"], 125, "pyengine: invalid --host 'nowhere'"),
@@ -81,3 +88,23 @@ def test_a_bad_line_is_one_line_and_a_code(
     assert captured.out == ""
     assert captured.err.startswith(text)
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-v"]])
+def test_the_version_is_a_flag_too(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert run(words) == 0
+    assert capsys.readouterr().out.startswith("pyengine version ")
+
+
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["help", "ps"]) == 0
+    assert "Usage: pyengine ps" in capsys.readouterr().out
+    assert run(["help"]) == 0
+    assert "Usage: pyengine [OPTIONS]" in capsys.readouterr().out
+
+
+def test_usage_has_dockers_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "--help"]) == 0
+    assert "Usage: pyengine run [OPTIONS] IMAGE [COMMAND] [ARG...]" in capsys.readouterr().out
+    assert run(["stop", "--help"]) == 0
+    assert "Usage: pyengine stop [OPTIONS] CONTAINER [CONTAINER...]" in capsys.readouterr().out

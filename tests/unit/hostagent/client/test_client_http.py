@@ -140,3 +140,17 @@ def test_words_for_urls() -> None:
     assert encode_filters([]) is None
     with pytest.raises(InvalidArgument, match="want key=value"):
         encode_filters(["name"])
+
+
+def test_what_is_not_utf8_is_refused_before_it_is_sent(say: Say) -> None:
+    server = say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    with Engine(server.endpoint) as engine:
+        for path, body in (("/x", {"Cmd": ["a\udcffb"]}), ("/" + "x", {"a\udcffb": ""})):
+            with pytest.raises(InvalidArgument, match=r"not UTF-8 text: .*a\\xffb"):
+                engine.post(path, body)
+        with pytest.raises(InvalidArgument, match="not UTF-8 text"):
+            engine.get("/x", name="a\udcff")
+    with pytest.raises(InvalidArgument, match="not UTF-8 text"):
+        segment("a\udcff")
+
+    assert server.heard == b""
