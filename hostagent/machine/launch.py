@@ -43,7 +43,11 @@ def ensure_running(name: str, *, progress: Progress) -> Path:
             store.create(Machine(name, arch=accel.host_arch()))
             progress(f"made machine {name} with 2 cpus, 1 GiB of memory and a 64 GiB sparse disk")
     client = ensure_agent(name)
-    return Path(str(client.start(progress)["docker_socket"]))
+    try:
+        return Path(str(client.start(progress)["docker_socket"]))
+    except KeyboardInterrupt:
+        progress(f"machine {name} goes on starting; `pyengine machine stop {name}` ends it")
+        raise
 
 
 def ensure_agent(name: str) -> AgentClient:
