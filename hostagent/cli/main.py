@@ -59,6 +59,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pull": ("hostagent.cli.images", "pull", "Download an image from a registry"),
     "volume": ("hostagent.cli.volume", "volume", "Manage volumes"),
     "network": ("hostagent.cli.network", "network", "Manage networks"),
+    "container": ("hostagent.cli.nouns", "container", "Manage containers"),
+    "image": ("hostagent.cli.nouns", "image", "Manage images"),
+    "system": ("hostagent.cli.nouns", "system", "Manage the engine"),
     "version": ("hostagent.cli.system", "version", "Show the version information"),
     "info": ("hostagent.cli.system", "info", "Display system-wide information"),
     "events": ("hostagent.cli.events", "events", "Get real time events from the engine"),
@@ -67,6 +70,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench": ("benchmarks.cli", "bench", "Measure containers against virtual machines"),
     "demo": ("benchmarks.demo", "demo", "Show a container in a machine, and what each layer costs"),
 }
+
+
+def load(name: str) -> click.Command:
+    """Import and return the command `name` of the table."""
+    from importlib import import_module  # noqa: PLC0415 (a builtin of the interpreter, already loaded)
+
+    module, attribute, _ = COMMANDS[name]
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, click.Command):
+        raise TypeError(f"{module}.{attribute} is not a command")
+    return found
 
 
 class LazyGroup(click.Group):
@@ -78,15 +92,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return one command."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        from importlib import import_module  # noqa: PLC0415 (a builtin of the interpreter, already loaded)
-
-        found = getattr(import_module(entry[0]), entry[1])
-        if not isinstance(found, click.Command):
-            raise TypeError(f"{entry[0]}.{entry[1]} is not a command")
-        return found
+        return load(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list from the table, without importing any command."""

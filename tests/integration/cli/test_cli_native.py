@@ -122,6 +122,14 @@ def test_listings_and_documents_take_templates(engine: Engine, sleeper: str) -> 
         assert pyengine(engine, *words).code == 1
 
 
+def test_long_names_do_what_the_short_ones_do(engine: Engine, sleeper: str) -> None:
+    assert pyengine(engine, "container", "ls", "-q").out == f"{sleeper[:12]}\n"
+    assert pyengine(engine, "container", "inspect", "-f", "{{.Id}}", sleeper).out == f"{sleeper}\n"
+    assert pyengine(engine, "image", "ls").out == pyengine(engine, "images").out
+    assert pyengine(engine, "image", "inspect", sleeper).code == 1
+    assert pyengine(engine, "container", "rm", "-f", sleeper).out == f"{sleeper}\n"
+
+
 def test_bytes_that_are_not_utf8_are_refused_by_name(engine: Engine) -> None:
     for words in ("run --rm busybox echo $(printf 'a\\377b')", "inspect $(printf 'a\\377b')"):
         result = shell(engine, f"$P {words}")

@@ -64,6 +64,7 @@ def test_the_list_of_commands_is_the_table(capsys: pytest.CaptureFixture[str]) -
     [
         (["nosuch"], 1, "pyengine: unknown command: pyengine nosuch"),
         (["x" * 1000], 1, f"pyengine: unknown command: pyengine {'x' * 40}\n"),
+        (["image", "nosuch"], 1, "pyengine: unknown command: pyengine image nosuch"),
         (["volume", "nosuch"], 1, "pyengine: unknown command: pyengine volume nosuch"),
         (["machine", "nosuch"], 1, "pyengine: unknown command: pyengine machine nosuch"),
         (["run"], 1, "pyengine: missing argument 'IMAGE'"),
@@ -108,3 +109,29 @@ def test_usage_has_dockers_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Usage: pyengine run [OPTIONS] IMAGE [COMMAND] [ARG...]" in capsys.readouterr().out
     assert run(["stop", "--help"]) == 0
     assert "Usage: pyengine stop [OPTIONS] CONTAINER [CONTAINER...]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["container", "ls"], "pyengine container ls [OPTIONS]"),
+        (["container", "run"], "pyengine container run [OPTIONS] IMAGE [COMMAND] [ARG...]"),
+        (["container", "inspect"], "pyengine container inspect [OPTIONS] CONTAINER [CONTAINER...]"),
+        (["image", "list"], "pyengine image list [OPTIONS] [REPOSITORY[:TAG]]"),
+        (["image", "rm"], "pyengine image rm [OPTIONS] IMAGE [IMAGE...]"),
+        (["system", "info"], "pyengine system info [OPTIONS]"),
+    ],
+)
+def test_commands_have_dockers_long_names(
+    capsys: pytest.CaptureFixture[str], words: list[str], usage: str
+) -> None:
+    assert run([*words, "--help"]) == 0
+    assert f"Usage: {usage}\n" in capsys.readouterr().out
+
+
+def test_a_noun_lists_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["container", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "  ls " in out
+    assert "List containers" in out
+    assert "Display detailed information on one or more containers" in out
