@@ -25,6 +25,7 @@ from hostagent.machine.model import Arch
 from hostagent.paths import host_paths, make_private
 
 _CAN_BUILD = str(sys.platform) == "linux"
+_BUILD_ERROR = "build.py: "
 _BOOT_FILES = ("kernel", "initrd", "rootfs")
 
 Progress = Callable[[str], None]
@@ -188,7 +189,10 @@ def _build(recipe: Path, arch: Arch, images: Path, progress: Progress) -> Path:
     # The whole environment: proxies, package index and temporary directory are the user's choice.
     code, last = _run_with_progress(argv, {**os.environ, "PYTHONPATH": str(root)}, tell)
     if code != 0:
-        raise ImageDamaged(f"vm image for {arch} cannot be built: {last}", hint=f"run {recipe / 'build.py'}")
+        raise ImageDamaged(
+            f"vm image for {arch} cannot be built: {last.removeprefix(_BUILD_ERROR)}",
+            hint=f"the next start tries again; by hand: {recipe / 'build.py'} --output DIR",
+        )
     built = Path(last)
     if not (built / "manifest.json").is_file():
         raise ImageDamaged(f"vm image for {arch}: the build named {last!r}, which is no image")
@@ -196,7 +200,10 @@ def _build(recipe: Path, arch: Arch, images: Path, progress: Progress) -> Path:
 
 
 def _run_with_progress(argv: list[str], env: dict[str, str], progress: Progress) -> tuple[int, str]:
-    """Run `argv`, telling each line it prints; return its exit code and its last line."""
+    """Run `argv`, telling what it does; return its exit code and its last line.
+
+    Its error and its result are lines too: not told, as they are the caller's to raise or to use.
+    """
     read_fd, write_fd = os.pipe()
     try:
         process = spawn(argv, env=env, output_fd=write_fd)
@@ -208,9 +215,10 @@ def _run_with_progress(argv: list[str], env: dict[str, str], progress: Progress)
     last = ""
     try:
         with os.fdopen(read_fd, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                last = line.strip() or last
-                progress(line.rstrip())
+            for line in filter(None, map(str.strip, lines)):
+                last = line
+                if not line.startswith((_BUILD_ERROR, "/")):
+                    progress(line)
         return process.wait(), last
     except BaseException:
         process.terminate()

@@ -143,17 +143,21 @@ def test_a_missing_image_is_built_once(tmp_path: Path, monkeypatch: pytest.Monke
     again = images.image_dir(Arch.X86_64, progress=said.append)
 
     assert first == again == tmp_path / "home" / "cache" / "images" / "x86_64-k"
-    assert "working" in said
+    assert said == ["building the vm image for x86_64 (about a minute, once)", "working"]
     assert len(said) == built
 
 
 def test_a_build_that_fails_ends_in_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYENGINE_HOME", str(tmp_path / "home"))
-    recipe = _recipe(tmp_path / "recipe", "import sys\nsys.exit('no space left')\n")
+    recipe = _recipe(
+        tmp_path / "recipe", "import sys\nprint('working')\nsys.exit('build.py: no space left')\n"
+    )
     monkeypatch.setattr(images, "recipe_dir", lambda: recipe)
+    said: list[str] = []
 
     with pytest.raises(ImageDamaged, match="vm image for x86_64 cannot be built: no space left"):
-        images.image_dir(Arch.X86_64, progress=lambda _: None)
+        images.image_dir(Arch.X86_64, progress=said.append)
+    assert said[1:] == ["working"]
 
 
 def test_where_none_can_be_built_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
