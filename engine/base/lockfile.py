@@ -1,5 +1,6 @@
 """A lock that the operating system drops when its holder dies, and that says who holds it."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -51,8 +52,9 @@ class LockFile:
             holder = _read_pid(fd)
             os.close(fd)
             raise Locked(self.path, holder) from err
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):  # it holds without a name: a full disk must not stop what frees it
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
         self._fd = fd
 
     def release(self) -> None:

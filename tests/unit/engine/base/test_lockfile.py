@@ -1,4 +1,6 @@
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +38,18 @@ def test_a_lock_ends_with_its_process_even_without_release(tmp_path: Path) -> No
 def test_a_lock_that_was_never_taken_has_no_holder_and_no_file(tmp_path: Path) -> None:
     assert holder_of(tmp_path / "lock") is None
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_does_not_stop_a_lock(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with LockFile(tmp_path / "lock"):
+            with pytest.raises(Locked):
+                LockFile(tmp_path / "lock").acquire()
+            assert holder_of(tmp_path / "lock") == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert holder_of(tmp_path / "lock") is None
