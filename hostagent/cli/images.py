@@ -107,11 +107,10 @@ def load(source: str, platform: str, quiet: bool) -> int:
 
     if not source and is_terminal(0):
         raise ExitWith(1, "requested load from stdin, but stdin is empty")
-    engine = current().engine
     archive: IO[bytes] = open(source, "rb") if source else sys.stdin.buffer  # noqa: SIM115 (closed below)
     with (
-        archive,
-        engine.stream(
+        archive,  # there, before a machine is started for it
+        current().engine.stream(
             "POST",
             "/images/load",
             {"quiet": quiet, "platform": platform or None},

@@ -177,11 +177,19 @@ def _process_start_ns() -> int:
 
 
 def finish(trace: CommandTrace, path: str, *, show: bool = True) -> None:
-    """Print the waterfall on stderr and write the Chrome trace to `path`."""
+    """Print the waterfall on stderr and write the Chrome trace to `path`.
+
+    A trace that cannot be written is told, and is no failure of what was traced.
+    """
     spans, note = trace.collect()
     text = "\n".join(waterfall(spans)) if show else ""
     if note:
         text += f"\n{note}"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(chrome_events(spans))
-    sys.stderr.write(f"{text}\ntrace written to {path}\n")
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(chrome_events(spans))
+    except OSError as err:
+        text += f"\nWARNING: no trace written to {path}: {(err.strerror or str(err)).lower()}"
+    else:
+        text += f"\ntrace written to {path}"
+    sys.stderr.write(f"{text}\n")

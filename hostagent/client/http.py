@@ -41,7 +41,11 @@ def connect(endpoint: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> socket.so
             return socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s)
     except OSError as err:
         reason = (err.strerror or str(err)).lower()
-        raise Unreachable(endpoint, reason, hint="is the engine running?") from err
+        denied = isinstance(err, PermissionError)
+        hint = (
+            "it is another user's: use sudo, or an engine of your own" if denied else "is the engine running?"
+        )
+        raise Unreachable(endpoint, reason, hint=hint) from err
     except ValueError as err:
         raise Unreachable(endpoint, "the port is not a number") from err
     if scheme == "npipe":

@@ -1,5 +1,7 @@
 """Flags as docker takes them: `--rm=false`, `-it=true`, words after the image left alone."""
 
+from pathlib import Path
+
 import click
 import pytest
 
@@ -135,3 +137,18 @@ def test_a_noun_lists_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  ls " in out
     assert "List containers" in out
     assert "Display detailed information on one or more containers" in out
+
+
+def test_a_file_that_is_not_there_starts_no_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DOCKER_HOST", "PYENGINE_MODE", "PYENGINE_INSTANCE"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    monkeypatch.setenv("PYENGINE_HOME", str(home))
+
+    assert run(["load", "-i", f"{tmp_path}/none.tar"]) == 1
+    assert run(["run", "--env-file", f"{tmp_path}/none.env", "busybox"]) == 125
+
+    assert "none.tar: no such file or directory" in capsys.readouterr().err
+    assert not home.exists()

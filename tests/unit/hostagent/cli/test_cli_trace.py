@@ -1,7 +1,11 @@
 """The picture of --trace, and clocks that differ."""
 
 import json
+from pathlib import Path
 
+import pytest
+
+from hostagent.cli.main import run
 from hostagent.cli.trace import Span, align, chrome_events, waterfall
 
 MS = 1_000_000
@@ -43,3 +47,15 @@ def test_the_file_is_what_chrome_reads() -> None:
 
     event = next(each for each in document["traceEvents"] if each["ph"] == "X")
     assert (event["name"], event["ts"], event["dur"]) == ("create", 2000, 1000)
+
+
+def test_a_trace_that_cannot_be_written_hides_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--host", f"unix://{tmp_path}/none", "--trace", "--trace-file", f"{tmp_path}/no/trace", "ps"]
+
+    assert run(words) == 1
+
+    err = capsys.readouterr().err
+    assert f"WARNING: no trace written to {tmp_path}/no/trace: no such file or directory" in err
+    assert "pyengine: cannot connect to the engine" in err
