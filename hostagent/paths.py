@@ -14,6 +14,7 @@ Source: XDG Base Directory Specification 0.8; unix(7), "Address format".
 import os
 import stat
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,12 +233,14 @@ elif sys.platform != "win32":
         state = _xdg("XDG_STATE_HOME", home / ".local" / "state") / "pyengine"
         cache = _xdg("XDG_CACHE_HOME", home / ".cache") / "pyengine"
         runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+        # One user may have several homes (sudo -E, a container, a test): each has machines of its own.
+        key = f"{zlib.crc32(os.fsencode(data)):08x}"
         if runtime.startswith("/") and os.path.isdir(runtime):
-            run = Path(runtime) / "pyengine-machines"
+            run = Path(runtime) / f"pyengine-machines-{key}"
         elif os.geteuid() == 0:
-            run = Path("/run/pyengine-machines")
+            run = Path(f"/run/pyengine-machines-{key}")
         else:
-            run = Path(f"/tmp/pyengine-{_user()}")  # noqa: S108 (owner and mode are checked before use)
+            run = Path(f"/tmp/pyengine-{_user()}-{key}")  # noqa: S108 (owner and mode are checked before use)
         return HostPaths(data, state, cache, _short(run, str(run)))
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -40,9 +41,24 @@ def test_the_xdg_variables_are_honoured_and_relative_ones_are_not(
 
 def test_without_a_runtime_directory_root_uses_run_and_others_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert paths.host_paths().run == Path("/run/pyengine-machines")
+    assert re.fullmatch("/run/pyengine-machines-[0-9a-f]{8}", str(paths.host_paths().run))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert paths.host_paths().run == Path("/tmp/pyengine-1000")
+    assert re.fullmatch("/tmp/pyengine-1000-[0-9a-f]{8}", str(paths.host_paths().run))
+
+
+@pytest.mark.parametrize("variable", ["HOME", "XDG_DATA_HOME"])
+@pytest.mark.parametrize("runtime", [True, False])
+def test_two_homes_of_one_user_do_not_share_a_run_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, runtime: bool
+) -> None:
+    if runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    seen = set()
+    for home in ("/one", "/two", "/one"):
+        monkeypatch.setenv(variable, home)
+        seen.add(paths.host_paths().run)
+
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("home", ["/h", "/a/very" + "/long" * 30 + "/home"])
