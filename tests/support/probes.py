@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import socket
 import subprocess
 
 
@@ -93,6 +94,29 @@ def has_cpio() -> bool:
     return _works("cpio", "--version")
 
 
+@functools.cache
+def has_zsh() -> bool:
+    """Tell whether zsh is installed."""
+    return _works("zsh", "--version")
+
+
+@functools.cache
+def has_fish() -> bool:
+    """Tell whether fish is installed."""
+    return _works("fish", "--version")
+
+
+@functools.cache
+def has_route() -> bool:
+    """Tell whether this host has a route to the outside, and so an address of its own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return False
+    return True
+
+
 PROBES = {
     "namespaces": can_unshare,
     "root": is_root,
@@ -107,4 +131,7 @@ PROBES = {
     "strace": has_strace,
     "skopeo": has_skopeo,
     "registry": has_registry,
+    "zsh": has_zsh,
+    "fish": has_fish,
+    "route": has_route,
 }
