@@ -77,6 +77,7 @@ _RLIMITS = frozenset(
         "stack",
     )
 )
+_REPLACEABLE = frozenset(("/dev/shm", "/dev/mqueue"))  # noqa: S108 (defaults that a mount of the user's replaces)
 _MEMORY_MIN = 6 * 1024 * 1024
 _CGROUP_PARENT = re.compile(r"/?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*\Z", re.ASCII)
 
@@ -286,7 +287,7 @@ def plan(definition: Definition, launch: Launch) -> Spec:
         root=Root(path=str(launch.rootfs), readonly=host.readonly_rootfs),
         hostname="" if host.uts_mode == "host" else definition.hostname,
         domainname="" if host.uts_mode == "host" else config.domainname,
-        mounts=(*_default_mounts(host), *_etc_mounts(launch, host), *launch.mounts),
+        mounts=_mounts(host, launch),
         annotations=dict(host.annotations),
         linux=_linux(definition, launch),
     )
@@ -344,6 +345,15 @@ def _namespaces(host: HostConfig, launch: Launch) -> tuple[Namespace, ...]:
 
 def _has_own_network(host: HostConfig) -> bool:
     return host.network_mode != "host" and not host.network_mode.startswith("container:")
+
+
+def _mounts(host: HostConfig, launch: Launch) -> tuple[Mount, ...]:
+    """Return all mounts, outer ones first: a volume on /etc must not hide hosts and resolv.conf."""
+    own = sorted((*_etc_mounts(launch, host), *launch.mounts), key=lambda mount: mount.destination.count("/"))
+    replaced = {mount.destination for mount in own} & _REPLACEABLE
+    if host.ipc_mode == "none":
+        replaced.add("/dev/shm")  # noqa: S108 (the container's)
+    return (*(mount for mount in _default_mounts(host) if mount.destination not in replaced), *own)
 
 
 def _default_mounts(host: HostConfig) -> list[Mount]:

@@ -1,0 +1,46 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.containers import spec
+from engine.containers.users import Identity
+from engine.spec.runtime import Mount, Spec
+from tests.support.definitions import definition
+
+ETC = {f"/etc/{name}": Path("/host") / name for name in ("hostname", "hosts", "resolv.conf")}
+
+
+def planned(*mounts: Mount, **body: Any) -> Spec:
+    launch = spec.Launch(
+        rootfs=Path("/rootfs"),
+        identity=Identity(0, 0, (), "/root"),
+        netns_path=Path("/netns"),
+        etc=ETC,
+        mounts=mounts,
+    )
+    return spec.plan(definition(**body), launch)
+
+
+def bind(destination: str) -> Mount:
+    return spec.user_mount(destination, "bind", "/source", ("rbind",))
+
+
+def test_an_outer_mount_does_not_hide_an_inner_one() -> None:
+    order = [mount.destination for mount in planned(bind("/x/y"), bind("/etc"), bind("/x")).mounts]
+
+    assert order.index("/x") < order.index("/x/y")
+    assert order.index("/etc") < order.index("/etc/hosts")
+
+
+@pytest.mark.parametrize("body", [{}, {"HostConfig": {"IpcMode": "host"}}])
+def test_a_mount_of_the_users_replaces_the_default_one(body: dict[str, Any]) -> None:
+    found = [mount for mount in planned(bind("/dev/shm"), **body).mounts if mount.destination == "/dev/shm"]
+
+    assert [mount.source for mount in found] == ["/source"]
+
+
+def test_without_ipc_there_is_no_shared_memory() -> None:
+    mounts = planned(HostConfig={"IpcMode": "none"}).mounts
+
+    assert "/dev/shm" not in {mount.destination for mount in mounts}
