@@ -26,6 +26,7 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _PORT_MAX = 65535
 _HOSTNAME_MAX = 64
 _DIGITS_MAX = 18
+_ONLINE = Path("/sys/devices/system/cpu/online")
 
 FindMounts = Callable[[str], tuple[MountPoint, ...]]  # of the container with this name
 
@@ -287,6 +288,11 @@ async def make_volumes(
             await populate(name, layers, point.destination)
         result.append(replace(point, name=name))
     return replace(definition, mounts=tuple(result))
+
+
+def online_processors() -> frozenset[int]:
+    """Return the numbers of the machine's processors; blocking."""
+    return spec.number_list(_ONLINE.read_text(encoding="ascii"), "processors online")
 
 
 def check_binds(definition: Definition) -> None:

@@ -127,6 +127,8 @@ class ContainerService:
         chosen = names.check(name) if name else self._free_name()
         self._check_free(chosen)
         image = self._core.images.resolve(request.image)
+        if request.host_config.nano_cpus or request.host_config.cpuset_cpus:
+            spec.check_processors(request.host_config, await asyncio.to_thread(creation.online_processors))
         definition = creation.define(request, chosen, image, self._mounts_of)
         layers = tuple(reversed(self._core.snapshotter.layer_dirs(image.chain_ids)))
         with trace.span("containers", "volumes"):

@@ -53,6 +53,8 @@ def test_run_has_the_exit_code_of_its_command(
             ["--mount", "type=bind,src=/nowhere,dst=/x", "busybox"],
             "bind source path does not exist: /nowhere",
         ),
+        (["--cpus", "9999", "busybox"], "range of CPUs is from 0.01 to"),
+        (["--cpuset-cpus", "8000", "busybox"], "Requested CPUs are not available"),
         (["-w", "relative", "busybox"], "needs to be an absolute path"),
     ],
 )

@@ -62,6 +62,10 @@ def test_what_inspect_shows_is_filled_in() -> None:
         {"HostConfig": {"NetworkMode": "container:x", "PublishAllPorts": True}},
         {"HostConfig": {"Binds": ["a:/x", "b:/x"]}},
         {"HostConfig": {"Memory": 1024}},
+        {"HostConfig": {"MemoryReservation": 1024}},
+        {"HostConfig": {"Memory": 10 << 20, "MemoryReservation": 20 << 20}},
+        {"HostConfig": {"CpuQuota": 5}},
+        {"HostConfig": {"CpuPeriod": 5}},
         {"HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": "many"}}}},
     ],
 )

@@ -3,9 +3,11 @@ from typing import Any
 
 import pytest
 
+from engine.base.errors import InvalidArgument
 from engine.containers import spec
 from engine.containers.users import Identity
-from engine.spec.runtime import Mount, Spec
+from engine.spec.docker import HostConfig
+from engine.spec.runtime import Memory, Mount, Spec
 from tests.support.definitions import definition
 
 ETC = {f"/etc/{name}": Path("/host") / name for name in ("hostname", "hosts", "resolv.conf")}
@@ -44,3 +46,43 @@ def test_without_ipc_there_is_no_shared_memory() -> None:
     mounts = planned(HostConfig={"IpcMode": "none"}).mounts
 
     assert "/dev/shm" not in {mount.destination for mount in mounts}
+
+
+def memory_of(**host: Any) -> Memory | None:
+    resources = planned(HostConfig=host).linux.resources
+    assert resources is not None
+    return resources.memory
+
+
+def test_swappiness_alone_is_a_limit_too() -> None:
+    assert memory_of(MemorySwappiness=10) == Memory(swappiness=10)
+    assert memory_of(MemorySwappiness=-1) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        (HostConfig(nano_cpus=2_010_000_000), "range of CPUs is from 0.01 to 2.00"),
+        (HostConfig(nano_cpus=-1), "range of CPUs"),
+        (HostConfig(cpuset_cpus="0-2"), "requested 0-2, available: 0,1"),
+        (HostConfig(cpuset_cpus="1-0"), "Invalid value 1-0 for cpuset cpus"),
+        (HostConfig(cpuset_cpus="all"), "Invalid value all for cpuset cpus"),
+        (HostConfig(cpuset_cpus="0-99999"), "Invalid value"),
+    ],
+)
+def test_processors_that_are_not_there_are_refused(host: HostConfig, words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        spec.check_processors(host, frozenset({0, 1}))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        HostConfig(),
+        HostConfig(nano_cpus=2_000_000_000),
+        HostConfig(cpuset_cpus="0-1"),
+        HostConfig(cpuset_cpus="1,0"),
+    ],
+)
+def test_processors_that_are_there_are_granted(host: HostConfig) -> None:
+    spec.check_processors(host, frozenset({0, 1}))
