@@ -2,19 +2,22 @@
 
 import os
 import signal as signals
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from engine.base import ids
-from engine.base.errors import InvalidArgument, NotSupported
+from engine.base.errors import InvalidArgument, NotFound, NotSupported
 from engine.containers import mounts, restart, spec
 from engine.containers.model import Definition, MountPoint, now_ns, words
+from engine.images.documents import parse_platform
 from engine.images.model import Image
-from engine.networks.model import PortMapping
-from engine.spec.docker import ContainerConfig, CreateRequest, EndpointSettings, HostConfig, NetworkingConfig
+from engine.images.platforms import fits
+from engine.networks.model import CONTAINER_PREFIX, DEFAULT_MODES, PortMapping, check_mac
+from engine.spec.distribution import Platform
+from engine.spec.docker import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
 
 _CONFIG_FIELDS = ContainerConfig.__struct_fields__
 _NETWORK_MODES = frozenset(("", "default", "bridge", "host", "none"))
@@ -36,14 +39,13 @@ def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMou
 
     Raises:
         InvalidArgument, NotSupported: as they say, in docker's words where it has some.
-        NotFound: a container of `volumes_from`.
     """
     host = request.host_config
-    config = merge(request, image)
+    config = msgspec.structs.replace(merge(request, image), mac_address=_mac_address(request))
     spec.refuse(host)
     restart.check(host)
     _check_config(request)
-    _check_network(host, request.networking_config)
+    _check_network(request)
     log_options(host)
     port_mappings(config, host)
     definition = Definition(
@@ -61,9 +63,30 @@ def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMou
         raise InvalidArgument("no command specified")
     points = {point.destination: point for point in mounts.plan(config, host)}
     for other, rw in mounts.volumes_from(host.volumes_from or ()):
-        for point in find_mounts(other):
+        for point in _mounts_of(other, find_mounts):
             points.setdefault(point.destination, replace(point, rw=point.rw and rw, anonymous=False))
     return replace(definition, mounts=tuple(points.values()))
+
+
+def _mounts_of(name: str, find_mounts: FindMounts) -> tuple[MountPoint, ...]:
+    try:
+        return find_mounts(name)
+    except NotFound as err:  # docker's client takes a 404 of create for a missing image, and pulls
+        raise InvalidArgument(f"No such container: {name}") from err
+
+
+def check_platform(image: Image, reference: str, platform: str) -> None:
+    """Check that `image` is one for `platform`, as ``os/arch[/variant]``; empty: any will do.
+
+    Raises:
+        InvalidArgument: it is not written so.
+        NotFound: the image here is for another one; docker's client then pulls.
+    """
+    if not platform or not image.config.architecture:
+        return
+    own = Platform(os=image.config.os, architecture=image.config.architecture, variant=image.config.variant)
+    if not fits(own, parse_platform(platform)):
+        raise NotFound(f"image for {platform}", reference)
 
 
 def merge(request: CreateRequest, image: Image) -> ContainerConfig:
@@ -118,6 +141,8 @@ def _check_config(request: CreateRequest) -> None:
         allowed = text.isascii() and len(text) <= _HOSTNAME_MAX
         if text and not (allowed and text.replace("-", "").replace(".", "").replace("_", "").isalnum()):
             raise InvalidArgument(f"invalid {noun}: {text}")
+    if request.hostname and request.host_config.uts_mode == "host":
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
     if request.stop_signal:
         parse_signal(request.stop_signal)
     if request.network_disabled:
@@ -127,18 +152,57 @@ def _check_config(request: CreateRequest) -> None:
             raise InvalidArgument("invalid configuration: NUL in a string")
 
 
-def _check_network(host: HostConfig, networking: NetworkingConfig) -> None:
-    mode = host.network_mode
-    joins = mode.startswith("container:")
+def _check_network(request: CreateRequest) -> None:
+    mode = request.host_config.network_mode
+    joins = mode.startswith(CONTAINER_PREFIX)
     if mode not in _NETWORK_MODES and not joins:
         raise NotSupported(f"network {mode!r}: user-defined networks are not supported yet")
-    if joins and (host.publish_all_ports or host.port_bindings):
-        raise InvalidArgument("conflicting options: port publishing and the container type network mode")
-    for name, endpoint in networking.endpoints_config.items():
+    if joins:
+        _check_joined_network(request)
+    for name, endpoint in request.networking_config.endpoints_config.items():
         if name not in _NETWORK_MODES and name != mode:
             raise NotSupported(f"network {name!r}: user-defined networks are not supported yet")
         if endpoint is not None:
             _check_endpoint(endpoint)
+    if _mac_address(request) and mode not in DEFAULT_MODES:
+        raise InvalidArgument("conflicting options: mac-address and the network mode")
+
+
+def _check_joined_network(request: CreateRequest) -> None:
+    """Refuse what belongs to the container whose network is joined.
+
+    Source: moby v28, runconfig/hostconfig_unix.go, validateNetContainerMode.
+    """
+    host = request.host_config
+    conflicts = (
+        (request.hostname, "hostname and the network mode"),
+        (host.dns, "dns and the network mode"),
+        (host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (
+            host.port_bindings or host.publish_all_ports,
+            "port publishing and the container type network mode",
+        ),
+        (request.exposed_ports, "port exposing and the container type network mode"),
+    )
+    for asked, what in conflicts:
+        if asked:
+            raise InvalidArgument(f"conflicting options: {what}")
+
+
+def _mac_address(request: CreateRequest) -> str:
+    """Return the hardware address that is asked for, in the old place or the new; "" for none.
+
+    Raises:
+        InvalidArgument: it is none, or two are asked for.
+    """
+    endpoints = request.networking_config.endpoints_config.values()
+    asked = {request.mac_address, *(endpoint.mac_address for endpoint in endpoints if endpoint)} - {""}
+    if len(asked) > 1:
+        raise InvalidArgument(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main "
+            "network, or be left empty"
+        )
+    return check_mac(asked.pop()) if asked else ""
 
 
 def _check_endpoint(endpoint: EndpointSettings) -> None:
@@ -264,7 +328,7 @@ def parse_signal(text: str) -> int:
 async def make_volumes(
     definition: Definition,
     layers: tuple[Path, ...],
-    create: Callable[[str | None], Awaitable[str]],
+    create: Callable[[str | None, Mapping[str, str]], Awaitable[str]],
     populate: Callable[[str, tuple[Path, ...], str], Awaitable[object]],
 ) -> Definition:
     """Make the volumes that a container names, and fill the empty ones from its image.
@@ -275,7 +339,7 @@ async def make_volumes(
     Args:
         definition: as `define` made it.
         layers: of the image, lowest first.
-        create: makes a volume, or finds it, and returns its name.
+        create: makes a volume with labels, or finds it, and returns its name.
         populate: copies what the image has at a path into an empty volume.
     """
     result = []
@@ -283,7 +347,7 @@ async def make_volumes(
         if point.type != "volume":
             result.append(point)
             continue
-        name = await create(point.name or None)
+        name = await create(point.name or None, point.labels)
         if "nocopy" not in point.options:
             await populate(name, layers, point.destination)
         result.append(replace(point, name=name))

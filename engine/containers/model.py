@@ -16,6 +16,7 @@ Source: Docker Engine API v1.51, ContainerState.
 
 import enum
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -134,6 +135,7 @@ class MountPoint:
     recursive: bool = True
     options: tuple[str, ...] = ()  # of a tmpfs
     anonymous: bool = False  # a volume that goes with the container
+    labels: Mapping[str, str] = field(default_factory=dict)  # of a volume that has yet to be made
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,13 @@ from engine.containers.model import MountPoint
 from engine.spec.docker import ContainerConfig, HostConfig, Mount
 
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
-_MODES = frozenset(("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent"))
+_MODES = (  # at most one of each
+    frozenset(("ro", "rw")),
+    frozenset(("z", "Z")),
+    frozenset(("nocopy",)),
+    frozenset(("cached", "delegated", "consistent")),
+    _PROPAGATION,
+)
 _BIND_PARTS_MAX = 3
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 _RESERVED = frozenset(("/",))
@@ -63,12 +69,10 @@ def parse_bind(text: str) -> MountPoint:
     source, destination = parts[0], _destination(parts[1])
     mode = parts[2] if len(parts) == _BIND_PARTS_MAX else ""
     options = [option for option in mode.split(",") if option]
-    propagation = ""
-    for option in options:
-        if option in _PROPAGATION:
-            propagation = option
-        elif option not in _MODES:
-            raise InvalidArgument(f"invalid mode: {mode}")
+    kinds = [kind for option in options for kind in _MODES if option in kind]
+    if len(kinds) < len(options) or len(set(kinds)) < len(kinds):
+        raise InvalidArgument(f"invalid mode: {mode}")
+    propagation = next((option for option in options if option in _PROPAGATION), "")
     rw = "ro" not in options
     if source.startswith("/"):
         return MountPoint(
@@ -114,6 +118,7 @@ def from_mount(mount: Mount) -> MountPoint:
             mode="z",
             options=("nocopy",) if options is not None and options.no_copy else (),
             anonymous=not mount.source,
+            labels=options.labels if options is not None else {},
         )
     if mount.type == "tmpfs":
         return _tmpfs(mount, destination)

@@ -119,14 +119,14 @@ class ContainerService:
         """Make a container; it does not run yet.
 
         Raises:
-            NotFound: kind "image" (docker's words), or of a container that it refers to.
+            NotFound: kind "image" (docker's words), or "image for <platform>".
             AlreadyExists: the name is taken; docker's words.
             InvalidArgument, NotSupported: the request cannot be carried out.
         """
-        del platform  # the image was chosen when it was pulled
         chosen = names.check(name) if name else self._free_name()
         self._check_free(chosen)
         image = self._core.images.resolve(request.image)
+        creation.check_platform(image, request.image, platform)
         if request.host_config.nano_cpus or request.host_config.cpuset_cpus:
             spec.check_processors(request.host_config, await asyncio.to_thread(creation.online_processors))
         definition = creation.define(request, chosen, image, self._mounts_of)
@@ -164,8 +164,8 @@ class ContainerService:
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
 
-    async def _make_volume(self, name: str | None) -> str:
-        volume = await self._core.volumes.create(name)
+    async def _make_volume(self, name: str | None, labels: Mapping[str, str]) -> str:
+        volume = await self._core.volumes.create(name, labels=labels)
         return str(volume["Name"])
 
     def _mounts_of(self, name: str) -> tuple[MountPoint, ...]:

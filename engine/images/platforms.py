@@ -32,11 +32,12 @@ def choose(descriptors: Sequence[Descriptor], wanted: Platform) -> Descriptor | 
     A 64-bit ARM runs v8 images whatever the variant's minor number; ARM runs
     older variants. Manifests for ``unknown/unknown`` are attestations.
     """
-    fitting = [item for item in descriptors if item.platform and _fits(item.platform, wanted)]
+    fitting = [item for item in descriptors if item.platform and fits(item.platform, wanted)]
     return max(fitting, key=lambda item: _rank(item.platform, wanted), default=None)
 
 
-def _fits(platform: Platform, wanted: Platform) -> bool:
+def fits(platform: Platform, wanted: Platform) -> bool:
+    """Tell whether what is for `platform` runs on `wanted`."""
     if (platform.os, platform.architecture) != (wanted.os, wanted.architecture):
         return False
     return _variant(platform) <= _variant(wanted)

@@ -1,13 +1,17 @@
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from engine.base.errors import EngineError, InvalidArgument, NotSupported
+from engine.base.errors import EngineError, InvalidArgument, NotFound, NotSupported
 from engine.containers import creation
 from engine.containers.model import MountPoint
 from engine.networks.model import PortMapping
+from engine.spec.image import ImageConfig
 from tests.support.definitions import definition, image, no_mounts, request
 
 
@@ -60,6 +64,20 @@ def test_what_inspect_shows_is_filled_in() -> None:
         {"ExposedPorts": {"70000/tcp": {}}},
         {"HostConfig": {"PortBindings": {"80": [{"HostPort": "x"}]}}},
         {"HostConfig": {"NetworkMode": "container:x", "PublishAllPorts": True}},
+        {"HostConfig": {"NetworkMode": "container:x", "Dns": ["1.1.1.1"]}},
+        {"HostConfig": {"NetworkMode": "container:x", "ExtraHosts": ["a:1.1.1.1"]}},
+        {"HostConfig": {"NetworkMode": "container:x"}, "Hostname": "me"},
+        {"HostConfig": {"NetworkMode": "container:x"}, "ExposedPorts": {"80/tcp": {}}},
+        {"HostConfig": {"NetworkMode": "host"}, "MacAddress": "02:42:ac:11:00:99"},
+        {"HostConfig": {"UTSMode": "host"}, "Hostname": "me"},
+        {"HostConfig": {"Binds": ["/a:/b:ro,rw"]}},
+        {"HostConfig": {"Binds": ["/a:/b:shared,slave"]}},
+        {"HostConfig": {"Binds": ["/a:/b:often"]}},
+        {"MacAddress": "no"},
+        {
+            "MacAddress": "02:42:ac:11:00:98",
+            "NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": "02:42:ac:11:00:99"}}},
+        },
         {"HostConfig": {"Binds": ["a:/x", "b:/x"]}},
         {"HostConfig": {"Memory": 1024}},
         {"HostConfig": {"MemoryReservation": 1024}},
@@ -135,13 +153,48 @@ def test_mounts_of_another_container_come_along_and_are_not_removed_with_this_on
     assert (points["/data"].name, points["/data"].rw, points["/data"].anonymous) == ("d", False, False)
 
 
+def test_mounts_of_a_container_that_is_not_there_are_no_missing_image() -> None:
+    def find(name: str) -> tuple[MountPoint, ...]:
+        raise NotFound("container", name)
+
+    with pytest.raises(InvalidArgument, match="No such container: gone"):
+        creation.define(request(HostConfig={"VolumesFrom": ["gone"]}), "box", image(), find)
+
+
+@pytest.mark.parametrize("where", ["old", "new"])
+def test_a_hardware_address_is_taken_from_both_places(where: str) -> None:
+    mac = "02:42:AC:11:00:99"
+    new = {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": mac}}}}
+
+    made = definition(**({"MacAddress": mac} if where == "old" else new))
+
+    assert made.config.mac_address == mac.lower()
+
+
+def test_an_image_for_another_platform_is_not_found() -> None:
+    config = msgspec.convert({"os": "linux", "architecture": "arm64"}, ImageConfig)
+    arm = replace(image(), config=config)
+
+    creation.check_platform(arm, "box", "")
+    creation.check_platform(arm, "box", "linux/arm64")
+    creation.check_platform(arm, "box", "linux/arm64/v8")
+    with pytest.raises(NotFound, match="linux/amd64"):
+        creation.check_platform(arm, "box", "linux/amd64")
+    with pytest.raises(InvalidArgument):
+        creation.check_platform(arm, "box", "arm64?")
+
+
 def test_volumes_are_made_named_and_filled_before_the_container_is() -> None:
+    mount = {"Type": "volume", "Source": "own", "Target": "/o", "VolumeOptions": {"Labels": {"a": "b"}}}
     made = definition(
-        HostConfig={"Binds": ["data:/data", "bare:/bare:nocopy", "/host:/h"]}, Volumes={"/v": {}}
+        HostConfig={"Binds": ["data:/data", "bare:/bare:nocopy", "/host:/h"], "Mounts": [mount]},
+        Volumes={"/v": {}},
     )
     filled: list[tuple[str, str]] = []
+    labelled: dict[str, dict[str, str]] = {}
 
-    async def create(name: str | None) -> str:
+    async def create(name: str | None, labels: Mapping[str, str]) -> str:
+        labelled[name or "made-up"] = dict(labels)
         return name or "made-up"
 
     async def populate(name: str, layers: tuple[Path, ...], path: str) -> None:
@@ -150,9 +203,10 @@ def test_volumes_are_made_named_and_filled_before_the_container_is() -> None:
 
     result = asyncio.run(creation.make_volumes(made, (Path("/layer"),), create, populate))
 
-    assert filled == [("data", "/data"), ("made-up", "/v")]
-    assert [point.name for point in result.mounts] == ["data", "bare", "", "made-up"]
-    assert result.mounts[3].anonymous
+    assert filled == [("data", "/data"), ("own", "/o"), ("made-up", "/v")]
+    assert labelled == {"data": {}, "bare": {}, "own": {"a": "b"}, "made-up": {}}
+    assert [point.name for point in result.mounts] == ["data", "bare", "", "own", "made-up"]
+    assert result.mounts[4].anonymous
 
 
 def test_a_missing_source_of_a_bind_is_made_but_one_of_a_mount_is_refused(tmp_path: Path) -> None:

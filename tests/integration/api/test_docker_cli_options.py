@@ -1,0 +1,42 @@
+"""Options of `docker run` that change what the container sees, against an engine on this kernel."""
+
+import pytest
+
+from tests.support.pyengined import Engine
+
+pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables", "busybox", "docker_cli")
+
+
+def test_a_volume_on_etc_leaves_name_resolution_alone(engine: Engine) -> None:
+    shown = engine.output("run", "--rm", "-v", "etc:/etc:ro", "busybox", "cat", "/etc/hosts")
+
+    assert "localhost" in shown
+
+
+def test_volumes_may_be_named_in_any_order(engine: Engine) -> None:
+    listed = engine.output(
+        "run", "--rm", "-v", "inner:/x/y", "-v", "outer:/x", "busybox", "grep", "-c", " /x", "/proc/mounts"
+    )
+
+    assert listed == "2"
+
+
+def test_a_hardware_address_can_be_chosen(engine: Engine) -> None:
+    mac = "02:42:ac:11:00:99"
+    command = ("busybox", "cat", "/sys/class/net/eth0/address")
+
+    assert engine.output("run", "--rm", "--mac-address", mac, *command) == mac
+
+
+def test_an_image_for_another_platform_is_looked_for_elsewhere(engine: Engine) -> None:
+    refused = engine.docker("create", "--pull", "never", "--platform", "linux/s390x", "busybox")
+
+    assert refused.code == 1
+    assert "no such image for linux/s390x: busybox" in refused.err
+
+
+def test_a_volume_is_made_with_its_labels(engine: Engine) -> None:
+    mount = "type=volume,src=labelled,dst=/v,volume-label=a=b"
+    engine.output("create", "--mount", mount, "busybox")
+
+    assert engine.output("volume", "inspect", "-f", "{{.Labels.a}}", "labelled") == "b"
