@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from engine.spec.runtime import Mount
 _HOST_GATEWAY = "host-gateway"
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _HOSTS = Path("/etc/hosts")
+_ETC_FILES = ("hostname", "hosts", "resolv.conf")
 _NAMESPACE_FILES = {"pid": "pid", "ipc": "ipc"}
 
 
@@ -96,6 +98,7 @@ class Launcher:
         """Write all files that the shim needs; in a worker thread."""
         core, definition = self._core, container.definition
         check_binds(definition)
+        self._make_room_for_etc(definition)
         directory = core.root.container(container.id)
         rootfs_mounts = core.snapshotter.prepare(
             container.id, definition.chain_ids, volatile=definition.host.auto_remove
@@ -161,7 +164,13 @@ class Launcher:
             directory.mkdir(mode=0o755, exist_ok=True)
             for name, text in self._etc_files(definition, sandbox).items():
                 _write_in_place(directory / name, text)
-        return {f"/etc/{name}": directory / name for name in ("hostname", "hosts", "resolv.conf")}
+        return {f"/etc/{name}": directory / name for name in _ETC_FILES}
+
+    def _make_room_for_etc(self, definition: Definition) -> None:
+        """Make the files of a read-only volume on /etc that /etc/hosts and the others are mounted over."""
+        for point in definition.mounts:
+            if point.type == "volume" and not point.rw and point.destination == "/etc":
+                _touch(self._core.volumes.source_path(point.name), _ETC_FILES)
 
     def _etc_files(self, definition: Definition, sandbox: Sandbox) -> dict[str, str]:
         host = definition.host
@@ -197,6 +206,17 @@ def _write_in_place(path: Path, text: str) -> None:
     """Write a file that a running container may have mounted: the inode stays."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def _touch(directory: Path, names: Sequence[str]) -> None:
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in names:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(name, flags, 0o644, dir_fd=directory_fd))
+    finally:
+        os.close(directory_fd)
 
 
 def _read(path: Path) -> str:
