@@ -22,6 +22,7 @@ from engine.spec.runtime import Process
 
 _KEPT = 1000  # ended ones, so that their exit codes can be asked for
 _STDERR = 2
+_CANNOT_RUN, _NO_PROGRAM = 126, 127
 _KILLED = 128 + signal.SIGKILL
 _FRAME = struct.Struct(">BxxxI")
 
@@ -93,8 +94,8 @@ class Execs:
     ) -> None:
         """Run it; with `client`, joined to its connection. Returns once it runs.
 
-        A program that cannot be executed is told to the client on its
-        stderr, as docker does, and leaves 126 or 127.
+        A program that cannot be executed, or not as that user, is told to the
+        client on its stderr, as docker does, and leaves 126 or 127.
 
         Raises:
             Conflict: it was started already, or the container does not run.
@@ -108,9 +109,10 @@ class Execs:
         try:
             process = await asyncio.to_thread(self._process, one)
             one.pid = await self._start(one, shim, process, client, tty_size)
-        except StartFailed as err:
-            self._note_end(one, err.exit_code)
-            text = f"OCI runtime exec failed: exec failed: {start_text(err, one.request.cmd)}"
+        except (StartFailed, InvalidArgument) as err:
+            found_none = isinstance(err, StartFailed) and err.exit_code == _NO_PROGRAM
+            self._note_end(one, _NO_PROGRAM if found_none else _CANNOT_RUN)
+            text = _exec_text(err, one.request.cmd)
             if client is None:
                 raise InvalidArgument(text) from err
             await _tell(client, text, framed=not one.request.tty)
@@ -226,6 +228,12 @@ class Execs:
 
 def _orphan(one: Exec) -> bool:
     return not one.container.state.live
+
+
+def _exec_text(err: EngineError, cmd: tuple[str, ...]) -> str:
+    if not isinstance(err, StartFailed):
+        return str(err)
+    return f"OCI runtime exec failed: exec failed: {start_text(err, cmd)}"
 
 
 async def _tell(client: Client, text: str, *, framed: bool) -> None:

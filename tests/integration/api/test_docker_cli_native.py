@@ -108,6 +108,9 @@ def test_exec_in_its_forms(engine: Engine) -> None:
     assert engine.docker("exec", "host", "sh", "-c", "exit 4").code == 4
     assert engine.docker("exec", "host", "nothing").code == 127
     assert engine.docker("exec", "host", "/etc").code == 126
+    assert engine.docker("exec", "-w", "/nowhere", "host", "true").code == 126
+    nobody = engine.docker("exec", "-u", "nobody-here", "host", "true")
+    assert (nobody.code, "unable to find user nobody-here" in nobody.err) == (126, True)
     with engine.terminal("exec", "-it", "host", "sh") as terminal:
         terminal.expect("/ #")
         terminal.type("exit 6\n")
