@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10
 _KILL_WAIT_S = 10.0
+_STOP_FIRST = "stop the container before removing or force remove"
 
 
 class Lifecycle:
@@ -121,7 +122,8 @@ class Lifecycle:
 
     async def _start_failed(self, container: Container, err: EngineError) -> None:
         code = err.exit_code if isinstance(err, StartFailed) else 128
-        container.advance(Event.START_FAILED, exit_code=code, error=str(err), finished_ns=now_ns())
+        error = str(worded(err, container))
+        container.advance(Event.START_FAILED, exit_code=code, error=error, finished_ns=now_ns())
         container.hang_up()
         ended = container.ended()
         self._core.publish(container, "die", exitCode=str(code), execDuration="0")
@@ -174,8 +176,7 @@ class Lifecycle:
         releasing = asyncio.ensure_future(core.networks.release(container.id))
         if sandbox is not None and sandbox.ports:
             await asyncio.wait({releasing})  # who waited for the end may want the port
-        if not again:
-            container.tell_exit(container.ended())
+        container.tell_exit(container.ended())  # also when it starts again: each run has its end
         await asyncio.gather(releasing, _delete(shim))
         if container.definition.host.auto_remove:
             await self._remove_locked(container, volumes=True)
@@ -250,7 +251,7 @@ class Lifecycle:
             self._core.publish(container, "kill", signal=str(number))
             await _signal(shim, number)
             await self._thaw(container, shim)
-        await self._await_end(shim, ended, timeout_s)
+        await self._await_end(container, shim, ended, timeout_s)
         self._core.publish(container, "stop")
         return True
 
@@ -269,11 +270,14 @@ class Lifecycle:
             if container.state.status is Status.PAUSED:
                 container.advance(Event.UNPAUSE)
 
-    async def _await_end(self, shim: Shim, ended: "asyncio.Future[Ended]", timeout_s: int) -> None:
+    async def _await_end(
+        self, container: Container, shim: Shim, ended: "asyncio.Future[Ended]", timeout_s: int
+    ) -> None:
         try:
             async with asyncio.timeout(timeout_s if timeout_s >= 0 else None):
                 await asyncio.shield(ended)
         except TimeoutError:
+            self._core.publish(container, "kill", signal=str(int(signals.SIGKILL)))
             await _signal(shim, signals.SIGKILL)
             async with asyncio.timeout(_KILL_WAIT_S):
                 await asyncio.shield(ended)
@@ -345,9 +349,11 @@ class Lifecycle:
             if removed.done():
                 return  # --rm was faster
             if container.state.live or (container.state.status is Status.RESTARTING and not force):
+                paused = container.state.status is Status.PAUSED
+                advice = " and must be unpaused first" if paused else f": {_STOP_FIRST}"
                 raise Conflict(
-                    f'cannot remove container "{container.name}": container is {container.state.status}: '
-                    "stop the container before removing or force remove"
+                    f'cannot remove container "/{container.name}": '
+                    f"container is {container.state.status}{advice}"
                 )
             self._cancel_restart(container)
             await self._remove_locked(container, volumes=volumes)

@@ -71,6 +71,7 @@ class LogOptions:
     since_ns: int = 0
     until_ns: int = 0
     timestamps: bool = False
+    details: bool = False  # of the log driver; ours adds none
 
 
 class ContainerService:
@@ -346,7 +347,7 @@ class ContainerService:
             async for line in lines:
                 if not (options.stdout if line.stream == "stdout" else options.stderr):
                     continue
-                text = line.text
+                text = b" " + line.text if options.details else line.text
                 if options.timestamps:
                     text = f"{stamp(line.time_ns)} ".encode() + text
                 yield _FRAME.pack(_STREAMS.get(line.stream, 1), len(text)) + text if framed else text

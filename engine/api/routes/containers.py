@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from engine.containers.live import Ended
 
 _SIZE_MAX = 65535
+_TAIL_DIGITS = 18
 
 
 def _size(request: Request) -> tuple[int, int]:
@@ -119,10 +120,11 @@ class ContainerRoutes:
             stdout=request.flag("stdout"),
             stderr=request.flag("stderr"),
             follow=request.flag("follow"),
-            tail=None if tail == "all" or tail.startswith("-") else request.integer("tail"),
+            tail=int(tail[:_TAIL_DIGITS]) if tail.isascii() and tail.isdigit() else None,
             since_ns=filters.moment_ns(request.text("since"), "since"),
             until_ns=filters.moment_ns(request.text("until"), "until"),
             timestamps=request.flag("timestamps"),
+            details=request.flag("details"),
         )
         content_type = _stream_type(request, tty=self._service.tty(name))
         return Stream(self._service.logs(name, options), content_type)

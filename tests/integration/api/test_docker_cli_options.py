@@ -40,3 +40,11 @@ def test_a_volume_is_made_with_its_labels(engine: Engine) -> None:
     engine.output("create", "--mount", mount, "busybox")
 
     assert engine.output("volume", "inspect", "-f", "{{.Labels.a}}", "labelled") == "b"
+
+
+def test_logs_take_dockers_odd_options(engine: Engine) -> None:
+    engine.output("run", "--name", "two", "busybox", "sh", "-c", "echo 1; echo 2")
+
+    assert engine.output("logs", "--tail", "many", "two") == "1\n2"
+    assert engine.output("logs", "--tail", "-1", "two") == "1\n2"
+    assert engine.output("logs", "--tail", "1", "--details", "two") == " 2"

@@ -49,6 +49,12 @@ def test_a_client_attached_before_the_start_misses_nothing(engine: Engine) -> No
     assert streams == ("first\n", "second\n")
 
 
+def signals_of(engine: Engine, made: str) -> list[str]:
+    chosen = json.dumps({"container": [made], "event": ["kill"]}).replace(" ", "")
+    body = engine.get(f"/events?since=1&until={time.time():.9f}&filters={chosen}").body
+    return [json.loads(line)["Actor"]["Attributes"]["signal"] for line in body.splitlines()]
+
+
 def test_stop_gives_the_program_time_and_then_kills_it(engine: Engine) -> None:
     polite = engine.begin("sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done")
     deaf = engine.begin("sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
@@ -61,16 +67,19 @@ def test_stop_gives_the_program_time_and_then_kills_it(engine: Engine) -> None:
     assert engine.state(polite)["ExitCode"] == 7
     assert engine.state(deaf)["ExitCode"] == 137
     assert engine.call("POST", f"/containers/{deaf}/stop").status == 304
+    assert signals_of(engine, deaf) == ["15", "9"]
 
 
 def test_what_the_status_forbids_is_refused(engine: Engine) -> None:
     made = engine.begin("sleep", "1000", name="busy")
 
     assert engine.call("POST", "/containers/busy/start").status == 304
-    assert engine.call("DELETE", "/containers/busy").status == 409
+    refused = engine.call("DELETE", "/containers/busy")
+    assert (refused.status, 'container "/busy": container is running: stop' in refused.message) == (409, True)
     assert engine.call("POST", "/containers/busy/unpause").status == 409
     engine.post("/containers/busy/pause")
     assert engine.state(made)["Status"] == "paused"
+    assert "must be unpaused first" in engine.call("DELETE", "/containers/busy").message
     assert engine.call("POST", "/containers/busy/start").status == 409
     engine.post("/containers/busy/unpause")
     engine.post("/containers/busy/kill")
@@ -107,6 +116,7 @@ def test_a_program_that_cannot_be_executed_is_named(
     assert answer.status == 400
     assert words in answer.message
     assert engine.state(made)["ExitCode"] == code
+    assert engine.state(made)["Error"] == answer.message
     assert not (engine.run / "shims" / made).exists()
     assert engine.call("DELETE", f"/containers/{made}").status == 204
 
@@ -148,6 +158,12 @@ def test_a_restart_policy_starts_again_until_its_limit(engine: Engine) -> None:
 
     assert engine.inspect(made)["RestartCount"] == 2
     assert engine.output(made)[0] == "again\n" * 3
+
+
+def test_a_wait_ends_with_the_run_although_the_policy_starts_another(engine: Engine) -> None:
+    made = engine.begin("sh", "-c", "read _; exit 5", host={"RestartPolicy": {"Name": "always"}})
+
+    assert engine.call("POST", f"/containers/{made}/wait?condition=next-exit").json["StatusCode"] == 5
 
 
 def test_a_stopped_container_is_not_restarted(engine: Engine) -> None:
