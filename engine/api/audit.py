@@ -2,8 +2,10 @@
 
 Docker's split of client and server loses the person behind a call; the
 kernel's word on the peer of the socket (SO_PEERCRED) keeps it. Queries and
-bodies are left out: they may hold secrets. On a full disk lines are lost, and
-the log says how many: refusing the calls would leave no way to empty it.
+bodies are left out: they may hold secrets.
+
+What a full disk does not take goes to the daemon's own log: the call has been
+made already, and the next may be the one that frees space.
 """
 
 import errno
@@ -24,9 +26,7 @@ class AuditLog:
     """The open log; each line is one write, so lines never mix."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._lost = 0
 
     def record(self, peer: Peer, method: str, path: str, subject: str, status: int) -> None:
         """Append what `peer` did and how it ended."""
@@ -40,16 +40,11 @@ class AuditLog:
             "object": subject,
             "status": status,
         }
-        if self._lost:
-            line["lines_lost_before"] = self._lost
+        text = jsonio.encode(line)
         try:
-            self._append(jsonio.encode(line) + b"\n")
+            self._append(text + b"\n")
         except OSError as err:
-            if not self._lost:
-                log.warning("%s: lines are lost: %s", self._path, (err.strerror or str(err)).lower())
-            self._lost += 1
-        else:
-            self._lost = 0
+            log.warning("audit log: %s: %s", os.strerror(err.errno or 0).lower(), text.decode())
 
     def _append(self, line: bytes) -> None:
         """Write all of `line` or nothing."""

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.base import jsonio, trace
+from engine.base import diskspace, jsonio, trace
 from engine.base.errors import Conflict, InvalidArgument, NotFound
 from engine.containers import imagefiles, security, spec, users
 from engine.containers.core import Core
@@ -49,7 +49,7 @@ class Launcher:
         core, definition = self._core, container.definition
         sandbox = await core.networks.connect(container.id, self._sandbox_request(container))
         try:
-            with trace.span("containers", "plan"):
+            with trace.span("containers", "plan"), diskspace.needed_for(f"container {container.name}"):
                 request = await asyncio.to_thread(self._prepare, container, sandbox)
             with trace.span("containers", "spawn"):
                 shim = await core.shims.spawn(request)

@@ -13,7 +13,7 @@ import signal as signals
 from dataclasses import replace
 
 from engine.base import trace
-from engine.base.errors import Conflict, EngineError, InvalidArgument, Unavailable
+from engine.base.errors import Conflict, EngineError, InvalidArgument, OutOfSpace, Unavailable
 from engine.containers import restart as restarts
 from engine.containers.core import Core
 from engine.containers.creation import parse_signal
@@ -346,7 +346,7 @@ class Lifecycle:
             with contextlib.suppress(Conflict, TimeoutError):
                 await self.kill(container, "KILL")
         async with container.lock:
-            if removed.done():
+            if removed.done() and not removed.result().error:
                 return  # --rm was faster
             if container.state.live or (container.state.status is Status.RESTARTING and not force):
                 paused = container.state.status is Status.PAUSED
@@ -364,16 +364,25 @@ class Lifecycle:
             container.advance(Event.REMOVE)
         container.hang_up()
         try:
-            await core.store.delete(container.id)
+            await self._remove_row(container)
             await asyncio.to_thread(self._remove_files, container)
         except (EngineError, OSError) as err:
             container.advance(Event.REMOVE_FAILED, error=str(err))
+            container.tell_removal_failed(str(err))
             raise
         core.drop(container)
         if volumes:
             await self._remove_volumes(container)
         core.publish(container, "destroy")
         container.tell_removal()
+
+    async def _remove_row(self, container: Container) -> None:
+        """Commit the removal. Where the disk is full, what the container wrote goes first and makes room."""
+        try:
+            await self._core.store.delete(container.id)
+        except OutOfSpace:
+            await asyncio.to_thread(self._core.snapshotter.remove, container.id)
+            await self._core.store.delete(container.id)
 
     def _remove_files(self, container: Container) -> None:
         self._core.snapshotter.remove(container.id)

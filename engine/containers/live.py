@@ -16,6 +16,7 @@ class Ended:
     """What `wait` answers; why a start failed is told to who started, as docker's clients expect."""
 
     exit_code: int
+    error: str = ""  # why the container that was to be removed was not
 
 
 @dataclass(slots=True)
@@ -103,6 +104,10 @@ class Container:
         ended = self.ended()
         _tell(self.exit_waiters, ended)
         _tell(self.removal_waiters, ended)
+
+    def tell_removal_failed(self, error: str) -> None:
+        """Tell who waits for the removal that it is not to be waited for."""
+        _tell(self.removal_waiters, Ended(self.state.exit_code, error))
 
     def ended(self) -> Ended:
         """Return how the last run ended."""

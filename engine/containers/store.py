@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Collection
 
-from engine.base import ids, jsonio
+from engine.base import diskspace, ids, jsonio
 from engine.base.atomicfile import fsync_dir, write_atomic
 from engine.base.database import Database
 from engine.base.errors import AlreadyExists, EngineError
@@ -100,12 +100,17 @@ class ContainerStore:
         return self._root.container(container_id)
 
     def write_definition(self, definition: Definition) -> None:
-        """Make the directory and config.json durable; blocking."""
+        """Make the directory and config.json durable; blocking.
+
+        Raises:
+            OutOfSpace: the disk is full; a part may be there.
+        """
         directory = self.dir(definition.id)
-        os.mkdir(directory.path, 0o700)
-        os.mkdir(directory.etc, 0o755)
-        write_atomic(directory.config, jsonio.encode(definition))
-        fsync_dir(self._root.containers)
+        with diskspace.needed_for(f"container {definition.name}"):
+            os.mkdir(directory.path, 0o700)
+            os.mkdir(directory.etc, 0o755)
+            write_atomic(directory.config, jsonio.encode(definition))
+            fsync_dir(self._root.containers)
 
     async def insert(self, definition: Definition, name: str, state: State) -> None:
         """Commit the row of a new container.

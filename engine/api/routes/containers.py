@@ -183,7 +183,8 @@ class ContainerRoutes:
 
         async def answer() -> AsyncIterator[bytes]:
             ended: Ended = await waiter
-            yield jsonio.encode({"StatusCode": ended.exit_code}) + b"\n"
+            failure = {"Error": {"Message": ended.error}} if ended.error else {}
+            yield jsonio.encode({"StatusCode": ended.exit_code, **failure}) + b"\n"
 
         return Stream(answer())
 

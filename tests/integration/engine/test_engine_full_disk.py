@@ -1,5 +1,6 @@
 """A disk that containers have filled: what runs runs on, nothing is lost, and the way out of it works."""
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -10,7 +11,7 @@ import pytest
 
 from tests.support.pyengined import Engine
 
-pytestmark = pytest.mark.requires("root", "namespaces", "docker_cli")
+pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables", "busybox", "docker_cli")
 
 DISK_BYTES = 64 << 20
 
@@ -97,3 +98,25 @@ def test_an_image_that_does_not_fit_is_refused_and_leaves_nothing(engine: Engine
     assert sorted(path.name for path in engine.root.rglob("*") if "reserve" not in path.name) == [
         name for name in before if "reserve" not in name
     ]
+
+
+def test_a_container_that_fills_the_disk_is_removed_as_asked(engine: Engine) -> None:
+    filling = engine.docker("run", "--rm", "busybox", "sh", "-c", "head -c 90m /dev/zero > /big; exit 3")
+
+    assert filling.code == 3
+    assert engine.output("ps", "-aq") == ""
+    assert engine.output("run", "--rm", "busybox", "echo", "again") == "again"
+
+
+def test_what_does_not_fit_is_named_and_nothing_half_made_stays(engine: Engine) -> None:
+    filler = engine.root.parent / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+
+    refused = engine.docker("run", "--rm", "busybox", "true")
+    assert (refused.code, "no space left on device" in refused.err) == (125, True)
+
+    filler.unlink()
+    assert engine.output("ps", "-aq") == ""
+    assert engine.output("run", "--rm", "busybox", "echo", "again") == "again"

@@ -243,30 +243,6 @@ def test_a_dead_socket_is_replaced_a_living_one_and_a_file_are_not(tmp_path: Pat
     assert path.read_text() == ""
 
 
-def test_what_cannot_be_put_on_record_is_answered_all_the_same_and_counted(tmp_path: Path) -> None:
-    audit = AuditLog(tmp_path / "audit.log")
-    application = Application(audit)
-
-    async def made(_request: Request) -> Response:
-        return Response(201)
-
-    application.install([Route("POST", "/things", made)])
-
-    def ask() -> Answer:
-        head, body = Head("POST", b"/v1.40/things"), Body(lambda: None, lambda: None)
-        return asyncio.run(application.serve(head, body, Peer(1, 2, 3)))
-
-    whole, audit._fd = audit._fd, os.open("/dev/full", os.O_WRONLY)
-    answers = [ask(), ask()]
-    os.close(audit._fd)
-    audit._fd = whole
-    answers.append(ask())
-
-    assert [answer.status for answer in answers if isinstance(answer, Response)] == [201] * 3
-    [line] = (tmp_path / "audit.log").read_text().splitlines()
-    assert '"lines_lost_before":2' in line
-
-
 def test_a_full_disk_is_an_answer_of_one_line(tmp_path: Path) -> None:
     application = Application(AuditLog(tmp_path / "audit.log"))
 
