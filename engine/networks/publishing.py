@@ -7,9 +7,9 @@ port will do, and the host connects to it on this system's loopback.
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from engine.base.errors import EngineError
+from engine.base.errors import Conflict, EngineError
 from engine.networks.hostports import HostPorts
 from engine.networks.model import ANY_ADDRESS, Endpoint, PortBinding, PortMapping
 from engine.networks.portmap import Reservation
@@ -36,9 +36,13 @@ class Publisher:
             await self._host_ports.close()
 
     def reserve(
-        self, mappings: Sequence[PortMapping], endpoint: Endpoint, container_name: str
+        self,
+        mappings: Sequence[PortMapping],
+        endpoint: Endpoint,
+        container_name: str,
+        taken: Collection[PortBinding] = (),
     ) -> Reservation:
-        """Bind the ports; all or none.
+        """Bind the ports; all or none. `taken` are those of the other containers.
 
         Raises:
             Conflict: one is taken.
@@ -53,6 +57,7 @@ class Publisher:
             undo.callback(reservation.close)
             for mapping in mappings:
                 if self._host_ports is None:
+                    _check_allocated(mapping, taken, failed)
                     reservation.add(mapping, endpoint.ipv4, failed=failed)
                     continue
                 host_ip = "" if mapping.host_ip in {"", ANY_ADDRESS} else _LOOPBACK
@@ -109,6 +114,17 @@ class Publisher:
                 )
             except EngineError as err:
                 log.warning("the host may still listen on port %s: %s", binding.host_port, err)
+
+
+def _check_allocated(
+    mapping: PortMapping, taken: Collection[PortBinding], failed: Callable[[str], str]
+) -> None:
+    """Refuse a port of another container in the words that docker has for it, and that tools look for."""
+    host_ip = mapping.host_ip or ANY_ADDRESS
+    for other in taken:
+        same_address = ANY_ADDRESS in {host_ip, other.host_ip} or host_ip == other.host_ip
+        if same_address and (other.proto, other.host_port) == (mapping.proto, mapping.host_port):
+            raise Conflict(failed(f"Bind for {host_ip}:{other.host_port} failed: port is already allocated"))
 
 
 def _failed(endpoint: Endpoint, container_name: str, reason: str) -> str:

@@ -321,7 +321,8 @@ class NetworkService:
             endpoint = self._endpoint(address, request)
             name = request.container_name
             with trace.span("network", "bind ports"):
-                reservation = self._publisher.reserve(request.ports, endpoint, name)
+                taken = [binding for other in self._active.values() for binding in other.record.ports]
+                reservation = self._publisher.reserve(request.ports, endpoint, name, taken)
             undo.callback(reservation.close)
             inside = tuple(reservation.bindings)
             ports = await self._publisher.publish(container_id, request.ports, inside, endpoint, name)

@@ -196,7 +196,7 @@ def test_a_published_port_is_reachable(engine: Engine) -> None:
     assert page == "page\n"
     taken = engine.docker("run", "--rm", "-p", f"127.0.0.1:{port}:80", "busybox", "true")
     assert taken.code == 125
-    assert "address already in use" in taken.err
+    assert f"Bind for 127.0.0.1:{port} failed: port is already allocated" in taken.err
 
 
 def _fetch(url: str) -> str:
