@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10
 _KILL_WAIT_S = 10.0
+_WRONG_KIND = (
+    "Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
 _STOP_FIRST = "stop the container before removing or force remove"
 
 
@@ -434,7 +438,9 @@ def worded(err: EngineError, container: Container) -> EngineError:
 
 
 def start_text(err: StartFailed, argv: tuple[str, ...]) -> str:
-    """Return why a process could not be started, as runc says it."""
+    """Return why a process could not be started, as runc and docker say it."""
+    if err.step.startswith("mount ") and err.errno == errno.ENOTDIR:
+        return f"{err}: {_WRONG_KIND}"
     if err.step not in {"look up", "exec"} or not argv:
         return str(err)
     program = argv[0]

@@ -168,12 +168,15 @@ class Rootfs:
 
     def attach(self, tree_fd: int, step: MountStep) -> None:
         """Put the detached mount `tree_fd` at its destination and set its propagation."""
+        directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
         if step.fstype in _KERNEL_TYPES or step.destination in ("/dev", "/proc"):
             target_fd = self._real_directory(step.destination)
         else:
-            target_fd = self.open_or_make(step.destination, directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
+            target_fd = self.open_or_make(step.destination, directory=directory)
         try:
             self._protect_proc(tree_fd, target_fd, step)
+            if stat.S_ISDIR(os.fstat(target_fd).st_mode) != directory:  # move_mount says only EINVAL
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), step.destination)
             mounts.move_mount(tree_fd, target_fd)
         finally:
             os.close(target_fd)

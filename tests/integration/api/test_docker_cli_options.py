@@ -48,3 +48,11 @@ def test_logs_take_dockers_odd_options(engine: Engine) -> None:
     assert engine.output("logs", "--tail", "many", "two") == "1\n2"
     assert engine.output("logs", "--tail", "-1", "two") == "1\n2"
     assert engine.output("logs", "--tail", "1", "--details", "two") == " 2"
+
+
+@pytest.mark.parametrize("bind", ["/etc/hostname:/tmp", "/etc:/etc/passwd"])
+def test_a_file_mounted_onto_a_directory_or_the_reverse_is_explained(engine: Engine, bind: str) -> None:
+    refused = engine.docker("run", "--rm", "-v", bind, "busybox", "true")
+
+    assert refused.code == 125
+    assert "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?" in refused.err
