@@ -29,6 +29,7 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _PORT_MAX = 65535
 _HOSTNAME_MAX = 64
 _DIGITS_MAX = 18
+_INITS = tuple(map(Path, ("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static")))
 _ONLINE = Path("/sys/devices/system/cpu/online")
 
 FindMounts = Callable[[str], tuple[MountPoint, ...]]  # of the container with this name
@@ -357,6 +358,24 @@ async def make_volumes(
 def online_processors() -> frozenset[int]:
     """Return the numbers of the machine's processors; blocking."""
     return spec.number_list(_ONLINE.read_text(encoding="ascii"), "processors online")
+
+
+def find_init(host: HostConfig) -> Path | None:
+    """Return the program that is to be process 1 of a container that asks for one; blocking.
+
+    In a process namespace that is not its own there is no process 1 to be.
+
+    Raises:
+        NotSupported: this machine has none.
+    """
+    if not host.init or host.pid_mode:
+        return None
+    for path in _INITS:
+        if path.is_file():
+            return path
+    raise NotSupported(
+        "HostConfig.Init: this machine has no docker-init and no tini-static", hint="install tini"
+    )
 
 
 def check_binds(definition: Definition) -> None:

@@ -14,7 +14,7 @@ from engine.base import diskspace, jsonio, trace
 from engine.base.errors import Conflict, InvalidArgument, NotFound
 from engine.containers import imagefiles, security, spec, users
 from engine.containers.core import Core
-from engine.containers.creation import check_binds, log_options, port_mappings
+from engine.containers.creation import check_binds, find_init, log_options, port_mappings
 from engine.containers.live import Container
 from engine.containers.model import Definition, MountPoint
 from engine.containers.shims import Shim
@@ -118,6 +118,7 @@ class Launcher:
             machine=self._machine,
             mode=self.mode,
             tty_size=tty_size,
+            init=find_init(definition.host),
         )
         bundle.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         bundle.rootfs.mkdir(mode=0o700, exist_ok=True)

@@ -130,6 +130,8 @@ class ContainerService:
         creation.check_platform(image, request.image, platform)
         if request.host_config.nano_cpus or request.host_config.cpuset_cpus:
             spec.check_processors(request.host_config, await asyncio.to_thread(creation.online_processors))
+        if request.host_config.init:
+            await asyncio.to_thread(creation.find_init, request.host_config)  # told now, not at the start
         definition = creation.define(request, chosen, image, self._mounts_of)
         layers = tuple(reversed(self._core.snapshotter.layer_dirs(image.chain_ids)))
         with trace.span("containers", "volumes"):

@@ -42,6 +42,7 @@ from engine.spec.runtime import (
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 CGROUP_PARENT = "/pyengine"
+_INIT = "/sbin/docker-init"  # as docker has it
 _NANO_PERIOD = 100_000
 _NANO = 1_000_000_000
 _PERIOD_MIN_US, _PERIOD_MAX_US, _QUOTA_MIN_US = 1000, 1_000_000, 1000
@@ -108,7 +109,6 @@ _REFUSED: dict[str, tuple[object, ...]] = {
     "runtime": ("", "pyengine", "runc", "io.containerd.runc.v2"),
     "storage_opt": (None, {}),
     "userns_mode": ("", "host"),
-    "init": (None, False),
 }
 
 
@@ -141,6 +141,7 @@ class Launch:
     machine: str = "x86_64"
     mode: security.Mode = security.Mode.STRICT
     tty_size: tuple[int, int] | None = None  # width, height
+    init: Path | None = None  # static program that is to be process 1, on the host
 
 
 def refuse(definition_host: HostConfig) -> None:
@@ -331,7 +332,7 @@ def plan(definition: Definition, launch: Launch) -> Spec:
         definition,
         launch.identity,
         launch.mode,
-        args=definition.argv,
+        args=definition.argv if launch.init is None else (_INIT, "--", *definition.argv),
         env=environment(definition, launch.identity.home, tty=config.tty),
         cwd=config.working_dir,
         terminal=config.tty,
@@ -405,7 +406,10 @@ def _has_own_network(host: HostConfig) -> bool:
 
 def _mounts(host: HostConfig, launch: Launch) -> tuple[Mount, ...]:
     """Return all mounts, outer ones first: a volume on /etc must not hide hosts and resolv.conf."""
-    own = sorted((*_etc_mounts(launch, host), *launch.mounts), key=lambda mount: mount.destination.count("/"))
+    asked = [*_etc_mounts(launch, host), *launch.mounts]
+    if launch.init is not None:
+        asked.append(user_mount(_INIT, "bind", str(launch.init), ("bind", "rprivate", "ro")))
+    own = sorted(asked, key=lambda mount: mount.destination.count("/"))
     replaced = {mount.destination for mount in own} & _REPLACEABLE
     if host.ipc_mode == "none":
         replaced.add("/dev/shm")  # noqa: S108 (the container's)

@@ -65,6 +65,12 @@ def has_busybox() -> bool:
 
 
 @functools.cache
+def has_tini() -> bool:
+    """Tell whether there is a program for `--init`."""
+    return _works("/usr/bin/tini-static", "--version")
+
+
+@functools.cache
 def has_sshd() -> bool:
     """Tell whether an OpenSSH server is installed."""
     return os.access("/usr/sbin/sshd", os.X_OK)
@@ -126,6 +132,7 @@ PROBES = {
     "image_tools": has_image_tools,
     "docker_cli": has_docker_cli,
     "busybox": has_busybox,
+    "tini": has_tini,
     "cpio": has_cpio,
     "sshd": has_sshd,
     "strace": has_strace,

@@ -56,3 +56,14 @@ def test_a_file_mounted_onto_a_directory_or_the_reverse_is_explained(engine: Eng
 
     assert refused.code == 125
     assert "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?" in refused.err
+
+
+@pytest.mark.requires("tini")
+def test_init_is_process_1_and_passes_signals_and_exit_codes_on(engine: Engine) -> None:
+    script = "head -c 17 /proc/1/cmdline; exit 7"
+    ended = engine.docker("run", "--rm", "--init", "busybox", "sh", "-c", script)
+
+    assert (ended.code, ended.out) == (7, "/sbin/docker-init")
+    engine.output("run", "-d", "--init", "--name", "asleep", "busybox", "sleep", "1000")
+    engine.output("stop", "-t", "30", "asleep")  # sleep alone, as process 1, would ignore the signal
+    assert engine.inspect("asleep")["State"]["ExitCode"] == 143

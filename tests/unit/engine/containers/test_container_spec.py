@@ -13,13 +13,14 @@ from tests.support.definitions import definition
 ETC = {f"/etc/{name}": Path("/host") / name for name in ("hostname", "hosts", "resolv.conf")}
 
 
-def planned(*mounts: Mount, **body: Any) -> Spec:
+def planned(*mounts: Mount, init: Path | None = None, **body: Any) -> Spec:
     launch = spec.Launch(
         rootfs=Path("/rootfs"),
         identity=Identity(0, 0, (), "/root"),
         netns_path=Path("/netns"),
         etc=ETC,
         mounts=mounts,
+        init=init,
     )
     return spec.plan(definition(**body), launch)
 
@@ -86,3 +87,12 @@ def test_processors_that_are_not_there_are_refused(host: HostConfig, words: str)
 )
 def test_processors_that_are_there_are_granted(host: HostConfig) -> None:
     spec.check_processors(host, frozenset({0, 1}))
+
+
+def test_init_comes_before_the_command() -> None:
+    plan = planned(init=Path("/host/tini"))
+
+    assert plan.process is not None
+    assert plan.process.args == ("/sbin/docker-init", "--", "sh")
+    [mount] = [mount for mount in plan.mounts if mount.destination == "/sbin/docker-init"]
+    assert (mount.source, "ro" in mount.options) == ("/host/tini", True)
