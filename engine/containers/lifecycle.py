@@ -22,6 +22,7 @@ from engine.containers.live import Container, Ended
 from engine.containers.model import NANOSECONDS, Event, Status, now_ns
 from engine.containers.shimlink import StartFailed
 from engine.containers.shims import Shim
+from engine.networks.model import Sandbox
 from engine.shim.protocol import Exit
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class Lifecycle:
             restart_count=restart_count,
             stopped_by_user=False,
         )
+        self._tell_network(container, self._core.networks.sandbox(container.id), "connect")
         self._core.publish(container, "start")
         self.watch(container, shim)
         self._core.save_soon(container)
@@ -177,6 +179,7 @@ class Lifecycle:
             container.advance(Event.WAIT_TO_RESTART)
         core.save_soon(container)
         sandbox = core.networks.sandbox(container.id)
+        self._tell_network(container, sandbox, "disconnect")
         releasing = asyncio.ensure_future(core.networks.release(container.id))
         if sandbox is not None and sandbox.ports:
             await asyncio.wait({releasing})  # who waited for the end may want the port
@@ -186,6 +189,11 @@ class Lifecycle:
             await self._remove_locked(container, volumes=True)
         elif again:
             self.restart_later(container)
+
+    def _tell_network(self, container: Container, sandbox: Sandbox | None, action: str) -> None:
+        for endpoint in sandbox.endpoints if sandbox is not None else ():
+            attributes = {"container": container.id, "name": endpoint.network, "type": endpoint.network}
+            self._core.events.publish("network", action, endpoint.network_id, attributes)
 
     def note_exit(self, container: Container, ended: Exit) -> None:
         """Take an end into the container's state and tell of it."""

@@ -96,7 +96,9 @@ class Engine:
         )
         await networks.open()
         self._closing.push_async_callback(networks.close)
-        volumes = VolumeService(root)
+        volumes = VolumeService(
+            root, emit=lambda action, name: events.publish("volume", action, name, {"driver": "local"})
+        )
         await volumes.open()
         self._closing.push_async_callback(volumes.close)
         containers = ContainerService(

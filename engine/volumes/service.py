@@ -26,6 +26,13 @@ InUse = Callable[
 ]  # name of a volume -> ids of the containers, also stopped, that mount it
 
 
+Emit = Callable[[str, str], None]  # what happened, name of the volume
+
+
+def _silent(_action: str, _name: str) -> None:
+    pass
+
+
 def _nobody(_name: str) -> Sequence[str]:
     return ()
 
@@ -33,9 +40,10 @@ def _nobody(_name: str) -> Sequence[str]:
 class VolumeService:
     """The volumes under ROOT/volumes; answers are docker-shaped dicts."""
 
-    def __init__(self, root: Root) -> None:
-        """Remember where; `open` does the work."""
+    def __init__(self, root: Root, *, emit: Emit | None = None) -> None:
+        """Remember where; `open` does the work. `emit` gets "create" and "destroy" when they are done."""
         self._store = VolumeStore(root)
+        self._emit = emit or _silent
         self._volumes: dict[str, Volume] = {}
         # A lock lives as long as somebody holds or awaits it.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -79,6 +87,7 @@ class VolumeService:
                 volume = Volume(name, timestamp(time.time()), all_labels)
                 await _on_disk(self._store.create, volume)
                 self._volumes[name] = volume
+                self._emit("create", name)
         return self.get(name)
 
     def get(self, name: str) -> dict[str, Any]:
@@ -189,6 +198,7 @@ class VolumeService:
     async def _remove(self, name: str) -> int:
         gone = await _on_disk(self._store.take_away, name)
         del self._volumes[name]
+        self._emit("destroy", name)
         return await _on_disk(remove_tree, gone)
 
     def _volume(self, name: str) -> Volume:

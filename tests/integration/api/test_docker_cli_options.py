@@ -1,5 +1,7 @@
 """Options of `docker run` that change what the container sees, against an engine on this kernel."""
 
+import time
+
 import pytest
 
 from tests.support.pyengined import Engine
@@ -67,3 +69,21 @@ def test_init_is_process_1_and_passes_signals_and_exit_codes_on(engine: Engine) 
     engine.output("run", "-d", "--init", "--name", "asleep", "busybox", "sleep", "1000")
     engine.output("stop", "-t", "30", "asleep")  # sleep alone, as process 1, would ignore the signal
     assert engine.inspect("asleep")["State"]["ExitCode"] == 143
+
+
+def test_events_tell_of_networks_and_volumes_too(engine: Engine) -> None:
+    since = f"{time.time():.9f}"
+    engine.output("volume", "create", "told")
+    engine.output("run", "--rm", "busybox", "true")
+    engine.output("volume", "rm", "told")
+
+    shown = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.driver}}"
+    until = f"{time.time():.9f}"
+    chosen = ("--filter", "type=network", "--filter", "type=volume")
+    told = engine.output("events", "--since", since, "--until", until, *chosen, "--format", shown)
+    assert told.replace(" <no value>", "").splitlines() == [
+        "volume create local",
+        "network connect bridge",
+        "network disconnect bridge",
+        "volume destroy local",
+    ]
