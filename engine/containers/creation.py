@@ -30,6 +30,7 @@ _PORT_MAX = 65535
 _HOSTNAME_MAX = 64
 _DIGITS_MAX = 18
 _INITS = tuple(map(Path, ("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static")))
+_MOUNTINFO = Path("/proc/self/mountinfo")
 _ONLINE = Path("/sys/devices/system/cpu/online")
 
 FindMounts = Callable[[str], tuple[MountPoint, ...]]  # of the container with this name
@@ -379,7 +380,7 @@ def find_init(host: HostConfig) -> Path | None:
 
 
 def check_binds(definition: Definition) -> None:
-    """Make the missing sources of `-v` binds, and refuse the missing ones of `--mount`; blocking.
+    """Make the missing sources of `-v` binds, and refuse what cannot be mounted as asked; blocking.
 
     Raises:
         InvalidArgument: docker's words.
@@ -392,3 +393,7 @@ def check_binds(definition: Definition) -> None:
                 f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
             )
         os.makedirs(point.source, 0o755, exist_ok=True)
+    for point in definition.mounts:
+        if point.type == "bind" and point.propagation.endswith(("shared", "slave")):
+            mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+            mounts.check_propagation(point, os.path.realpath(point.source), mountinfo)

@@ -4,6 +4,7 @@ Source: Docker Engine API v1.51, HostConfig.Binds, HostConfig.Mounts, MountPoint
 """
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 
 from engine.base.errors import InvalidArgument, NotSupported
@@ -19,6 +20,7 @@ _MODES = (  # at most one of each
     _PROPAGATION,
 )
 _BIND_PARTS_MAX = 3
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how mountinfo writes blanks and the like
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 _RESERVED = frozenset(("/",))
 
@@ -185,6 +187,34 @@ def _destination(path: str) -> str:
     if clean in _RESERVED:
         raise InvalidArgument("invalid specification: destination can't be '/'")
     return clean
+
+
+def check_propagation(point: MountPoint, real_source: str, mountinfo: str) -> None:
+    """Refuse to share mounts with a host that keeps them to itself: nothing would ever arrive.
+
+    Args:
+        point: a bind.
+        real_source: its source without symbolic links.
+        mountinfo: the text of /proc/self/mountinfo.
+
+    Raises:
+        InvalidArgument: docker's words.
+    """
+    kind = point.propagation.removeprefix("r")
+    if kind not in {"shared", "slave"}:
+        return
+    around, tags = "/", ""
+    for line in mountinfo.splitlines():
+        fields, _, _ = line.partition(" - ")
+        _, _, _, _, where, _, *optional = fields.split(" ")
+        where = _OCTAL.sub(lambda match: chr(int(match[1], 8)), where)
+        below = real_source == where or real_source.startswith(where.rstrip("/") + "/")
+        if below and len(where) >= len(around):
+            around, tags = where, " ".join(optional)
+    if "shared:" in tags or (kind == "slave" and "master:" in tags):
+        return
+    wanted = "shared" if kind == "shared" else "shared or slave"
+    raise InvalidArgument(f"path {point.source} is mounted on {around} but it is not a {wanted} mount")
 
 
 def _quoted(text: str) -> str:

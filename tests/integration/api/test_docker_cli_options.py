@@ -1,9 +1,11 @@
 """Options of `docker run` that change what the container sees, against an engine on this kernel."""
 
 import time
+from pathlib import Path
 
 import pytest
 
+from engine.kernel.mount import MountFlag, UmountFlag, mount, umount2
 from tests.support.pyengined import Engine
 
 pytestmark = pytest.mark.requires("root", "namespaces", "net_admin", "nftables", "busybox", "docker_cli")
@@ -87,3 +89,21 @@ def test_events_tell_of_networks_and_volumes_too(engine: Engine) -> None:
         "network disconnect bridge",
         "volume destroy local",
     ]
+
+
+def test_mounts_made_later_arrive_where_the_host_shares_them(engine: Engine, tmp_path: Path) -> None:
+    bind = f"{tmp_path}:/x:rslave"
+    mount("none", tmp_path, "tmpfs")
+    try:
+        mount("", tmp_path, "", MountFlag.PRIVATE)
+        refused = engine.docker("run", "--rm", "-v", bind, "busybox", "true")
+        assert (refused.code, "is not a shared or slave mount" in refused.err) == (125, True)
+
+        mount("", tmp_path, "", MountFlag.SHARED)
+        engine.output("run", "-d", "--name", "slave", "-v", bind, "busybox", "sleep", "1000")
+        (tmp_path / "later").mkdir()
+        mount("none", tmp_path / "later", "tmpfs")
+        assert engine.output("exec", "slave", "grep", "-c", " /x/later ", "/proc/mounts") == "1"
+    finally:
+        engine.remove_containers()
+        umount2(tmp_path, UmountFlag.DETACH)
