@@ -14,7 +14,7 @@ from engine.containers import mounts, restart, spec
 from engine.containers.model import Definition, MountPoint, now_ns, words
 from engine.images.documents import parse_platform
 from engine.images.model import Image
-from engine.images.platforms import fits
+from engine.images.platforms import fits, host_platform
 from engine.networks.model import CONTAINER_PREFIX, DEFAULT_MODES, PortMapping, check_mac
 from engine.spec.distribution import Platform
 from engine.spec.docker import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
@@ -89,6 +89,21 @@ def check_platform(image: Image, reference: str, platform: str) -> None:
     own = Platform(os=image.config.os, architecture=image.config.architecture, variant=image.config.variant)
     if not fits(own, parse_platform(platform)):
         raise NotFound(f"image for {platform}", reference)
+
+
+def warnings(request: CreateRequest, image: Image, platform: str) -> tuple[str, ...]:
+    """Return what a user should know of a container that is made all the same."""
+    found = []
+    check = image.config.defaults.healthcheck
+    if check is not None and (check.test or ("NONE",)) != ("NONE",) and request.healthcheck is None:
+        found.append("the image's health check is not run by this engine")
+    own, here = image.config, host_platform()
+    if not platform and own.architecture and own.architecture != here.architecture:
+        found.append(
+            f"The requested image's platform ({own.os}/{own.architecture}) does not match the detected host "
+            f"platform ({here}) and no specific platform was requested"
+        )
+    return tuple(found)
 
 
 def merge(request: CreateRequest, image: Image) -> ContainerConfig:

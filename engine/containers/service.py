@@ -150,7 +150,7 @@ class ContainerService:
             await asyncio.shield(asyncio.to_thread(self._core.store.remove_files, container.id))
             raise
         self._core.publish(container, "create")
-        return Created(container.id, ())
+        return Created(container.id, creation.warnings(request, image, platform))
 
     def _free_name(self) -> str:
         for _ in range(_NAME_ATTEMPTS):

@@ -16,7 +16,7 @@ from typing import Any
 from engine.api import filters, versions
 from engine.api.http import Request, Response, Route, Stream, json_response
 from engine.base import jsonio
-from engine.base.errors import NotSupported
+from engine.base.errors import NotSupported, Unavailable
 from engine.base.version import VERSION
 from engine.containers.events import EventBus
 from engine.containers.service import ContainerService
@@ -73,6 +73,8 @@ class SystemRoutes:
             Route("GET", "/system/df", self.disk_usage),
             Route("POST", "/auth", self.auth),
             Route("POST", "/build/prune", self.prune_build_cache),
+            Route("GET", "/plugins", self.plugins),
+            *(Route("GET", pattern, _no_manager) for pattern in _CLUSTER),
             *(Route(method, pattern, _refuse(what)) for method, pattern, what in _MISSING),
         ]
 
@@ -214,6 +216,10 @@ class SystemRoutes:
         """POST /build/prune, a part of `docker system prune`: nothing is built here, so nothing is cached."""
         return json_response({"CachesDeleted": [], "SpaceReclaimed": 0})
 
+    async def plugins(self, _request: Request) -> Response:
+        """GET /plugins: there are none."""
+        return json_response([])
+
     async def auth(self, request: Request) -> Response:
         """POST /auth: credentials are not checked here, and never stored."""
         body = await request.json(AuthRequest, noun="credentials")
@@ -253,11 +259,18 @@ _MISSING: tuple[tuple[str, str, str], ...] = (
     ("POST", "/containers/{name}/update", "updating containers"),
     ("POST", "/networks/{name}/connect", "connecting containers to more networks"),
     ("POST", "/networks/{name}/disconnect", "disconnecting containers"),
-    ("GET", "/plugins", "plugins"),
+    ("POST", "/plugins/pull", "plugins"),
     ("POST", "/swarm/init", "swarm"),
     ("POST", "/swarm/join", "swarm"),
-    ("GET", "/swarm", "swarm"),
 )
+_CLUSTER = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
+
+
+async def _no_manager(_request: Request) -> Response:
+    raise Unavailable(
+        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this '
+        "node to swarm and try again."
+    )
 
 
 def _refuse(what: str) -> Callable[[Request], Any]:

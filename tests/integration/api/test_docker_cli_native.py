@@ -23,6 +23,8 @@ def test_version_info_and_what_is_not_there(engine: Engine) -> None:
         refused = engine.docker(*words)
         assert refused.code == 1
         assert "is not supported by this engine" in refused.err
+    assert engine.output("plugin", "ls", "-q") == ""
+    assert engine.request("GET", "/nodes")[0] == 503
 
 
 @pytest.mark.parametrize(

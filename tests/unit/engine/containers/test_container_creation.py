@@ -184,6 +184,19 @@ def test_an_image_for_another_platform_is_not_found() -> None:
         creation.check_platform(arm, "box", "arm64?")
 
 
+def test_what_an_image_asks_for_in_vain_is_told() -> None:
+    checked = image(Healthcheck={"Test": ["CMD", "true"]})
+    foreign = replace(image(), config=msgspec.convert({"os": "linux", "architecture": "pdp11"}, ImageConfig))
+
+    [told] = creation.warnings(request(), checked, "")
+    assert "health check is not run" in told
+    [told] = creation.warnings(request(), foreign, "")
+    assert "(linux/pdp11) does not match" in told
+    assert not creation.warnings(request(), foreign, "linux/pdp11")
+    assert not creation.warnings(request(Healthcheck={"Test": ["NONE"]}), checked, "")
+    assert not creation.warnings(request(), image(Healthcheck={"Test": ["NONE"]}), "")
+
+
 def test_volumes_are_made_named_and_filled_before_the_container_is() -> None:
     mount = {"Type": "volume", "Source": "own", "Target": "/o", "VolumeOptions": {"Labels": {"a": "b"}}}
     made = definition(
