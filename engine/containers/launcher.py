@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,9 +121,14 @@ class Launcher:
             tty_size=tty_size,
             init=find_init(definition.host),
         )
-        bundle.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        bundle.rootfs.mkdir(mode=0o700, exist_ok=True)
-        bundle.config.write_bytes(jsonio.encode(spec.plan(definition, launch)))
+        config = jsonio.encode(spec.plan(definition, launch))
+        try:
+            bundle.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            bundle.rootfs.mkdir(mode=0o700, exist_ok=True)
+            bundle.config.write_bytes(config)
+        except OSError:
+            shutil.rmtree(bundle.path, ignore_errors=True)
+            raise
         driver, max_bytes, max_files = log_options(definition.host)
         return SpawnRequest(
             container_id=container.id,

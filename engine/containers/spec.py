@@ -166,6 +166,7 @@ def refuse(definition_host: HostConfig) -> None:
     if host.pid_mode not in {"", "host"} and not _joins(host.pid_mode):
         raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
     security.SecurityOptions(host.security_opt or ())
+    security.capabilities(security.Mode.STRICT, host)
     _check_limits(host)
     _rlimits(host.ulimits or ())
     _sysctls(host, own_network=_has_own_network(host))

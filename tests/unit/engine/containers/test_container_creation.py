@@ -73,6 +73,8 @@ def test_what_inspect_shows_is_filled_in() -> None:
         {"HostConfig": {"Binds": ["/a:/b:ro,rw"]}},
         {"HostConfig": {"Binds": ["/a:/b:shared,slave"]}},
         {"HostConfig": {"Binds": ["/a:/b:often"]}},
+        {"HostConfig": {"CapAdd": ["BOGUS"]}},
+        {"HostConfig": {"CapDrop": ["BOGUS"]}},
         {"MacAddress": "no"},
         {
             "MacAddress": "02:42:ac:11:00:98",
