@@ -1,8 +1,8 @@
 """Every file that pyengine keeps on the host, each with a comment.
 
 Four kinds of directory, as the XDG base directory specification has them:
-settings and disks (data), logs (state), what can be made again (cache), and
-sockets and locks (run). `PYENGINE_HOME` puts all four under one directory.
+settings, disks and their locks (data), logs (state), what can be made again
+(cache), and sockets (run). `PYENGINE_HOME` puts all four under one directory.
 
 A socket's path must fit into `sun_path` (104 bytes on macOS, 108 on Linux),
 so the run directory is short, and a long `PYENGINE_HOME` gets one elsewhere.
@@ -119,7 +119,7 @@ class MachinePaths:
 
     @property
     def run(self) -> Path:
-        """Sockets and locks; a reboot may forget them."""
+        """Sockets; a reboot may forget them."""
         return host_paths().run / self.name
 
     @property
@@ -144,13 +144,17 @@ class MachinePaths:
 
     @property
     def agent_lock(self) -> Path:
-        """Held by the one agent of this machine as long as it lives."""
-        return self.run / "agent.lock"
+        """Held by the one agent of this machine as long as it lives.
+
+        Beside the disk and not among the sockets, as the lock below: where sockets are depends on the
+        session (XDG_RUNTIME_DIR), and a cron job must not start a second machine on the same disk.
+        """
+        return self.directory / "agent.lock"
 
     @property
     def machine_lock(self) -> Path:
         """Held by the emulator as long as it lives (it inherits the descriptor)."""
-        return self.run / "machine.lock"
+        return self.directory / "machine.lock"
 
     @property
     def settings_lock(self) -> Path:

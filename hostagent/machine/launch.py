@@ -20,6 +20,8 @@ from hostagent.machine.model import Machine, check_name
 from hostagent.paths import DEFAULT_MACHINE, MachinePaths, make_directories
 
 _AGENT_TIMEOUT_S = 30.0
+_OTHER_AGENT_TIMEOUT_S = 10.0
+_EXIT_SECOND = 3  # of an agent that is not the first; the agent itself is not imported here
 _RETRY_S = 0.02
 _TAIL_BYTES = 4000
 
@@ -68,17 +70,27 @@ def ensure_agent(name: str) -> AgentClient:
         agent = spawn(module_argv("hostagent.agent.main", name), env=dict(os.environ), output_fd=log_fd)
     finally:
         os.close(log_fd)
-    deadline = time.monotonic() + _AGENT_TIMEOUT_S
+    started = time.monotonic()
     while not _answers(client, paths):
         code = agent.poll()
-        another = 3  # it found the lock taken: somebody else's agent is about to answer
-        if code is not None and code != another:
+        another = code == _EXIT_SECOND  # it found the lock taken: somebody else's agent is about to answer
+        if code is not None and not another:
             raise Unavailable(f"the agent of machine {name} does not start: {_last_line(paths.agent_log)}")
-        if time.monotonic() > deadline:
-            raise Unavailable(f"the agent of machine {name} does not answer", hint=f"see {paths.agent_log}")
+        if time.monotonic() - started > (_OTHER_AGENT_TIMEOUT_S if another else _AGENT_TIMEOUT_S):
+            raise _no_answer(paths, elsewhere=another)
         time.sleep(_RETRY_S)  # it may be another command's agent: there is no event for both
     agent.returncode = 0 if agent.returncode is None else agent.returncode  # it lives on by itself
     return client
+
+
+def _no_answer(paths: MachinePaths, *, elsewhere: bool) -> Unavailable:
+    holder = holder_of(paths.agent_lock)
+    if elsewhere and holder:
+        return Unavailable(
+            f"the agent of machine {paths.name}, process {holder}, does not answer in {paths.run}",
+            hint="if it was started with another XDG_RUNTIME_DIR, set that one here",
+        )
+    return Unavailable(f"the agent of machine {paths.name} does not answer", hint=f"see {paths.agent_log}")
 
 
 def wait_for_agent_end(name: str) -> None:

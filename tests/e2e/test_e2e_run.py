@@ -166,6 +166,19 @@ def test_exec_runs_beside_the_first_process(machine: Home) -> None:
         machine.output("rm", "-f", "host")
 
 
+def test_init_reaps_and_passes_signals_on(machine: Home) -> None:
+    machine.output("run", "-d", "--init", "--name", "tended", "busybox", "sleep", "1000")
+    try:
+        assert machine.output("exec", "tended", "sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline").startswith(
+            "/sbin/docker-init -- sleep 1000"
+        )
+        machine.output("stop", "-t", "20", "tended")
+        [state] = json.loads(machine.output("inspect", "tended"))
+        assert state["State"]["ExitCode"] == 143
+    finally:
+        machine.output("rm", "-f", "tended")
+
+
 def test_stop_ends_a_container_and_it_starts_again(machine: Home) -> None:
     machine.output("run", "-d", "--name", "again", "busybox", "sh", "-c", "echo up; exec sleep 1000")
     try:

@@ -142,6 +142,32 @@ def test_the_boot_is_told_in_phases(rig: Rig) -> None:
     assert list(boot["host_ms"])[-1] == "running"
 
 
+def test_a_session_with_other_directories_for_sockets_starts_no_second_machine(
+    rig: Rig, tmp_path: Path
+) -> None:
+    elsewhere = {**rig.env, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    del elsewhere["PYENGINE_HOME"]
+    data = tmp_path / ".local/share/pyengine"
+    data.mkdir(parents=True)
+    (data / "machines").symlink_to(rig.home / "data/machines")
+
+    asked = subprocess.run(
+        [*PYENGINE, "machine", "start", NAME],
+        env=elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=BOOT_S,
+        check=False,
+    )
+
+    assert asked.returncode == 1
+    assert (
+        f"the agent of machine {NAME}, process {rig.status()['agent_pid']}, does not answer in"
+        in asked.stderr
+    )
+    assert len(emulators()) == 1
+
+
 def test_a_command_runs_in_the_machine_with_its_exit_code(rig: Rig) -> None:
     assert rig.guest("hostname") == f"{NAME}\n"
     process = rig.spawn("machine", "ssh", NAME, "--", "sh", "-c", "exit 9")

@@ -28,6 +28,19 @@ def test_one_variable_puts_everything_under_one_directory(monkeypatch: pytest.Mo
     assert machine.docker_socket == Path("/h/run/web/docker.sock")
 
 
+def test_the_locks_stay_with_the_disk_whatever_the_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = MachinePaths("web")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    without = (machine.docker_socket, machine.agent_lock, machine.machine_lock)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    assert machine.docker_socket != without[0]
+    assert (machine.agent_lock, machine.machine_lock) == without[1:]
+    assert machine.machine_lock.parent == machine.data_disk.parent
+
+
 def test_the_xdg_variables_are_honoured_and_relative_ones_are_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
