@@ -277,7 +277,7 @@ class Lifecycle:
     async def _thaw(self, container: Container, shim: Shim) -> None:
         """Let a paused container run: a frozen process does not see its signal."""
         if container.state.status is Status.PAUSED:
-            with contextlib.suppress(Conflict):
+            with contextlib.suppress(Conflict, Unavailable):
                 await shim.resume()
             if container.state.status is Status.PAUSED:
                 container.advance(Event.UNPAUSE)
@@ -417,7 +417,7 @@ class Lifecycle:
 
 
 async def _signal(shim: Shim, number: int) -> None:
-    with contextlib.suppress(Conflict):  # it is ending by itself
+    with contextlib.suppress(Conflict, Unavailable):  # it is ending by itself, or its shim has ended
         await shim.kill(number)
 
 

@@ -125,17 +125,36 @@ def test_a_start_is_on_record_before_its_program_does_anything(own_engine: Engin
         assert (state["Status"], state["ExitCode"]) == ("exited", 255)
 
 
-def _lose_the_machine(pid: int, bundle: Path) -> None:
-    """Do to a container what the end of its machine does: no shim, no exit.json, no process."""
+def _parent(pid: int) -> int:
     [line] = [
         line
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
         if line.startswith("PPid:")
     ]
-    os.kill(int(line.split()[1]), 9)  # the shim, which can record nothing any more
+    return int(line.split()[1])
+
+
+def _lose_the_machine(pid: int, bundle: Path) -> None:
+    """Do to a container what the end of its machine does: no shim, no exit.json, no process."""
+    os.kill(_parent(pid), 9)  # the shim, which can record nothing any more
     os.kill(pid, 9)
     eventually(lambda: not Path(f"/proc/{pid}").exists(), "it has ended")
     assert bundle.exists()
+
+
+@pytest.mark.parametrize("verb", ["stop?t=5", "kill", "restart?t=5"])
+def test_a_container_whose_shim_was_killed_that_moment_is_ended_as_asked(
+    own_engine: Engine, verb: str
+) -> None:
+    for number in range(5):
+        made = own_engine.begin("sleep", "1000", name=f"orphan{number}")
+        os.kill(_parent(own_engine.state(made)["Pid"]), 9)
+
+        answer = own_engine.call("POST", f"/containers/{made}/{verb}")
+
+        assert answer.status in {204, 304, 409}, answer  # 304 and 409: its end was noticed first
+        wanted = "running" if "restart" in verb else "exited"
+        eventually(lambda made=made, wanted=wanted: own_engine.state(made)["Status"] == wanted, wanted)  # type: ignore[misc]
 
 
 def test_what_no_row_names_is_removed(own_engine: Engine) -> None:
