@@ -8,7 +8,7 @@ itself, and two starts are one.
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engine.base.errors import AlreadyExists, NotFound, Unavailable
@@ -66,8 +66,8 @@ def ensure_agent(name: str) -> AgentClient:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
     log_fd = os.open(paths.agent_log, flags, 0o600)
     try:
-        # The whole environment: where files are, which emulator, proxies are the user's choice.
-        agent = spawn(module_argv("hostagent.agent.main", name), env=dict(os.environ), output_fd=log_fd)
+        argv = module_argv("hostagent.agent.main", name)
+        agent = spawn(argv, env=agent_environment(os.environ), output_fd=log_fd)
     finally:
         os.close(log_fd)
     started = time.monotonic()
@@ -81,6 +81,18 @@ def ensure_agent(name: str) -> AgentClient:
         time.sleep(_RETRY_S)  # it may be another command's agent: there is no event for both
     agent.returncode = 0 if agent.returncode is None else agent.returncode  # it lives on by itself
     return client
+
+
+def agent_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of an agent: all of the user's, who chooses directories, emulator and proxies.
+
+    What is relative to the working directory is made absolute, as the agent has another one.
+    """
+    env = dict(environ)
+    for name, value in environ.items():
+        if name == "PYENGINE_HOME" or (name.startswith("QEMU_SYSTEM_") and os.sep in value):
+            env[name] = os.path.abspath(value) if value else value
+    return env
 
 
 def _no_answer(paths: MachinePaths, *, elsewhere: bool) -> Unavailable:
