@@ -50,7 +50,6 @@ def create(machine: Machine) -> Machine:
     """
     check(machine)
     paths = MachinePaths(machine.name)
-    make_directories(paths)
     with _locked(paths):
         if paths.settings.exists():
             raise AlreadyExists(f"machine {machine.name} already exists")
@@ -121,6 +120,7 @@ def remove(name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(paths: MachinePaths) -> Iterator[None]:
+    make_directories(paths)  # a reboot of the host forgets that of the lock
     lock = LockFile(paths.settings_lock)
     try:
         lock.acquire()

@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -109,6 +110,15 @@ def test_removing_leaves_nothing_of_the_machine() -> None:
     assert not MachinePaths("web").logs.exists()
     with pytest.raises(NotFound):
         store.remove("web")
+
+
+def test_a_machine_is_removed_after_the_host_was_booted_again() -> None:
+    store.create(Machine("web"))
+    shutil.rmtree(MachinePaths("web").run.parent)
+
+    store.remove("web")
+
+    assert store.names() == []
 
 
 def test_settings_and_directories_are_private() -> None:
