@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -376,4 +377,5 @@ def _last_line(path: Path, *, otherwise: str = "it said nothing") -> str:
         lines = path.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1].strip() if lines else otherwise
+    # It begins with the program's own name, which whoever quotes it has said already.
+    return re.sub(r"^qemu-system-\w+: ", "", lines[-1].strip()) if lines else otherwise
