@@ -19,7 +19,7 @@ from engine.runtime.errors import StartFailed
 from engine.runtime.handshake import Kind, Report
 from engine.runtime.model import Created
 
-_READY_TIMEOUT_S = 120.0  # a mount of a sick disk may take long; it must not take forever
+READY_TIMEOUT_S = 120.0  # a mount of a sick disk may take long; it must not take forever
 _WAIT_ALL = 0x40000000  # __WALL
 Child = Callable[[int], None]  # given its end of the line; does not return
 
@@ -51,8 +51,12 @@ def bear(
     namespaces: CloneFlag = CloneFlag.NONE,
     pid_namespace_fd: int | None = None,
     warnings: Sequence[str] = (),
+    when_mounted: Callable[[int], None] | None = None,
+    patience_s: float | None = READY_TIMEOUT_S,
 ) -> Created:
     """Fork `child` into `namespaces`, `cgroup` and an existing PID namespace; return when it is READY.
+
+    `when_mounted` is called with its pid, if and when it says that its mounts are made.
 
     Raises:
         StartFailed: it could not be made; it has been reaped.
@@ -67,7 +71,8 @@ def bear(
         theirs.close()
     report = Report(list(warnings))
     try:
-        _bring_up(ours, pid, cgroup, report)
+        ours.settimeout(patience_s)
+        _bring_up(ours, pid, cgroup, report, when_mounted)
     except BaseException:
         end(pid, pidfd)
         ours.close()
@@ -116,8 +121,13 @@ def _children_in(namespace_fd: int) -> Iterator[None]:
         os.close(own_fd)
 
 
-def _bring_up(ours: socket.socket, pid: int, cgroup: Cgroup, report: Report) -> None:
-    ours.settimeout(_READY_TIMEOUT_S)
+def _bring_up(
+    ours: socket.socket,
+    pid: int,
+    cgroup: Cgroup,
+    report: Report,
+    when_mounted: Callable[[int], None] | None,
+) -> None:
     failed: OSError | None = None
     try:
         cgroup.attach(pid)
@@ -128,7 +138,7 @@ def _bring_up(ours: socket.socket, pid: int, cgroup: Cgroup, report: Report) -> 
         with contextlib.suppress(OSError):
             ours.shutdown(socket.SHUT_WR)
     try:
-        handshake.wait_ready(ours, report)
+        handshake.wait_ready(ours, report, None if when_mounted is None else lambda: when_mounted(pid))
     except TimeoutError:
         raise StartFailed("init", errno.ETIMEDOUT, "") from None
     except OSError as err:
@@ -148,8 +158,8 @@ def end(pid: int, pidfd: int) -> None:
     os.close(pidfd)
 
 
-def start(created: Created) -> None:
-    """Let the process execute its program; return once the program runs.
+def start(created: Created, *, patience_s: float | None = READY_TIMEOUT_S) -> None:
+    """Let the process execute its program; return once the program runs, at most after `patience_s`.
 
     Raises:
         StartFailed: it could not be executed (`exit_code` 127 or 126), or a
@@ -157,7 +167,7 @@ def start(created: Created) -> None:
             reaps it and calls `delete`.
     """
     with socket.socket(fileno=created.control_fd) as line:
-        line.settimeout(_READY_TIMEOUT_S)
+        line.settimeout(patience_s)
         try:
             line.send(Kind.START.value)
             packet = line.recv(handshake.PACKET_BYTES)

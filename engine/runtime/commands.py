@@ -13,12 +13,13 @@ import msgspec
 from engine.base import jsonio
 from engine.base.errors import Conflict, InvalidArgument, NotFound, NotSupported
 from engine.kernel import process as kernel
-from engine.runtime import birth, console
+from engine.runtime import birth, console, hooks
 from engine.runtime import delete as ending
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.create import create
 from engine.runtime.errors import StartFailed
 from engine.runtime.exec import enter
+from engine.runtime.hooks import HookPlan
 from engine.runtime.model import Created, Stdio
 from engine.runtime.store import Container, Status, Store
 from engine.spec.runtime import Capabilities, Process, Spec, User
@@ -73,17 +74,29 @@ def run(context: Context) -> int:
     """Make a container, run it, and unless detached wait for its end and delete it."""
     detached = context.flags.detach
     with _made(context, detached=detached, waits=False) as (container, created):
+        found = _hooks_of(container, Path(context.flags.bundle).absolute())
         if detached:
-            birth.start(created)
+            _start(created, found)
             os.close(created.pidfd)
             return 0
-        code = _foreground(created)
+        code = _foreground(created, lambda: _start(created, found))
         if not context.flags.keep:
-            _forget(container, created.cgroup)
+            _forget(container, created.cgroup, context.warn)
     return code
 
 
-def _foreground(created: Created) -> int:
+def _hooks_of(container: Container, bundle: Path | str) -> HookPlan:
+    return hooks.plan(container.spec(), bundle, container.id)
+
+
+def _start(created: Created, found: HookPlan) -> None:
+    """Start the container and run its poststart hooks; as with runc, one that fails is a failure to start."""
+    birth.start(created, patience_s=hooks.patience(found.start_container, birth.READY_TIMEOUT_S))
+    if found.poststart:
+        hooks.run_all(found.poststart, found.document("running", created.pid), found.bundle)
+
+
+def _foreground(created: Created, start_it: Callable[[], None]) -> int:
     """Start the process and wait for it, with our streams and signals; closes what `created` owns."""
 
     def send(number: int) -> None:
@@ -96,7 +109,7 @@ def _foreground(created: Created) -> int:
         if relay is not None:
             stack.enter_context(console.raw(0))
             relay.resize()
-        birth.start(created)
+        start_it()
         code = console.wait(created, relay, woken_fd)
     os.close(created.pidfd)
     if created.terminal_fd is not None:
@@ -117,15 +130,20 @@ def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Co
         container.config_path.write_bytes(text)
         _refuse_populated(spec, container.id)
         listener = undo.enter_context(container.listen()) if waits else None
-        created = create(
-            spec,
-            bundle,
-            container.id,
-            stdio=_STDIO,
-            state_path=container.state_path,
-            listener_fd=listener.fileno() if listener else None,
-        )
-        undo.callback(_abandon, created, container)
+        try:
+            created = create(
+                spec,
+                bundle,
+                container.id,
+                stdio=_STDIO,
+                state_path=container.state_path,
+                listener_fd=listener.fileno() if listener else None,
+            )
+        except StartFailed:
+            container.remove()
+            hooks.run_poststop(hooks.plan(spec, bundle, container.id), context.warn)
+            raise
+        undo.callback(_abandon, created, container, context.warn)
         for warning in created.warnings:
             context.warn(warning)
         _tell_outside(created, flags)
@@ -169,10 +187,10 @@ def _tell_outside(created: Created, flags: Namespace) -> None:
         fresh.replace(flags.pid_file)
 
 
-def _abandon(created: Created, container: Container) -> None:
+def _abandon(created: Created, container: Container, warn: Callable[[str], None]) -> None:
     """Undo a container that was made; descriptors end with this process."""
     _end_child(created)
-    _forget(container, created.cgroup)
+    _forget(container, created.cgroup, warn)
 
 
 def _end_child(created: Created) -> None:
@@ -182,17 +200,27 @@ def _end_child(created: Created) -> None:
             os.waitpid(created.pid, _WAIT_ALL)
 
 
-def _forget(container: Container, cgroup: str) -> None:
+def _forget(container: Container, cgroup: str, warn: Callable[[str], None]) -> None:
+    found = None
+    with contextlib.suppress(FileNotFoundError, InvalidArgument):  # damaged: it must go all the same
+        found = _hooks_of(container, container.state().bundle)
     ending.delete(cgroup, container.path)
     container.remove()
+    if found is not None:
+        hooks.run_poststop(found, warn)
 
 
 def start(context: Context) -> int:
     """Execute the program of a created container."""
     container = context.container()
     found = container.demand("start")
+    plan = _hooks_of(container, found.bundle)
     line = container.connect()
-    birth.start(Created(found.pid, -1, None, found.cgroup, (), line.detach()))
+    try:
+        _start(Created(found.pid, -1, None, found.cgroup, (), line.detach()), plan)
+    except StartFailed:
+        cgroup_at(found.cgroup).signal(signal.SIGKILL)
+        raise
     return 0
 
 
@@ -239,12 +267,15 @@ def delete(context: Context) -> int:
         _forget_incomplete(container)
         return 0
     found = container.state() if force else container.demand("delete")
-    _forget(container, found.cgroup)
+    _forget(container, found.cgroup, context.warn)
     return 0
 
 
 def _forget_incomplete(container: Container) -> None:
-    """Remove a container whose making was cut short: its control group is known by its spec."""
+    """Remove a container whose making was cut short: its control group is known by its spec.
+
+    Its poststop hooks do not run: what they would be told of it was never written.
+    """
     with contextlib.suppress(FileNotFoundError, InvalidArgument, NotSupported):
         ending.delete(
             container.spec().linux.cgroups_path or f"/pyengine/{container.id}",
@@ -280,7 +311,7 @@ def execute(context: Context) -> int:
             context.warn(warning)
         _tell_outside(created, flags)
         if not flags.detach:
-            return _foreground(created)
+            return _foreground(created, lambda: birth.start(created))
         birth.start(created)
     except BaseException:
         _end_child(created)

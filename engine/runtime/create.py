@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.runtime import init, state
+from engine.runtime import hooks, init, state
 from engine.runtime.birth import (
+    READY_TIMEOUT_S,
     as_start_failure,
     bear,
     end,
@@ -108,6 +109,10 @@ def _bear(
             namespaces=plan.new_namespaces,
             pid_namespace_fd=namespace_fd,
             warnings=[*plan.first.masks.warnings, *warnings],
+            when_mounted=lambda pid: hooks.run_all(
+                plan.hooks.create_runtime, plan.hooks.document("creating", pid), plan.hooks.bundle
+            ),
+            patience_s=hooks.patience(plan.hooks.create_container, READY_TIMEOUT_S),
         )
 
 

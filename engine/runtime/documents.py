@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from engine.kernel import capabilities
 from engine.kernel.syscalls import MACHINE
-from engine.runtime import defaults, options, seccomp
+from engine.runtime import defaults, hooks, options, seccomp
 from engine.runtime.store import Container, Status
 from engine.spec.runtime import (
     OCI_VERSION,
@@ -123,7 +123,7 @@ def features() -> dict[str, object]:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
-        "hooks": [],
+        "hooks": list(hooks.KINDS),
         "mountOptions": options.known_words(),
         "linux": {
             "namespaces": sorted(_NAMESPACES),

@@ -15,8 +15,9 @@ from typing import NoReturn
 
 from engine.kernel import prctl, seccomp, system, tty
 from engine.kernel.process import close_range, set_oom_score_adj
-from engine.runtime import identity, program, seal
+from engine.runtime import hooks, identity, program, seal
 from engine.runtime.handshake import InitLine
+from engine.runtime.hooks import HookPlan
 from engine.runtime.model import Stdio
 from engine.runtime.plan import ProcessPlan
 from engine.runtime.progress import Progress
@@ -24,7 +25,7 @@ from engine.runtime.progress import Progress
 LINE_FD = 3
 KEPT_FD = 4
 _OUT_OF_THE_WAY = 64
-_DEFAULT_UMASK = 0o022
+DEFAULT_UMASK = 0o022
 _STDIO_FDS = 3
 
 
@@ -70,11 +71,14 @@ def run(
     line: InitLine,
     progress: Progress,
     own: tuple[int, int],
+    *,
     listener_fd: int | None = None,
+    found: HookPlan | None = None,
 ) -> NoReturn:
     """Become the process of `plan`: tell READY, wait for START, execute. Never returns.
 
-    START comes by the line, or from whoever connects to `listener_fd`.
+    START comes by the line, or from whoever connects to `listener_fd`. The startContainer hooks of
+    `found` run after it, each confined as the process itself.
 
     Raises:
         OSError: a step failed; `progress` has its name.
@@ -86,7 +90,7 @@ def run(
     progress.at("own the streams")
     for fd in range(_STDIO_FDS):
         _own(fd, process.user.uid)
-    os.umask(_DEFAULT_UMASK if process.user.umask is None else process.user.umask)
+    os.umask(DEFAULT_UMASK if process.user.umask is None else process.user.umask)
     with contextlib.suppress(OSError):  # a kernel without key rings, or out of quota: nothing to protect
         system.join_session_keyring("_ses")
     progress.at("become user", f"{process.user.uid}:{process.user.gid}")
@@ -106,16 +110,32 @@ def run(
     progress.at("wait for start")
     seal.survive_maker()
     line.await_start(listener_fd)
+    if found is not None and found.start_container:
+        _run_hooks(plan, found, progress, own)
     progress.at("confine")
-    if process.no_new_privileges:
-        identity.confine(plan.masks)
-    if plan.filter is not None:
-        seccomp.set_mode_filter(plan.filter, plan.filter_flags)
-    if not process.no_new_privileges:
-        identity.confine(plan.masks)
+    _confine(plan)
     progress.at("exec", process.args[0])
     seal.reset_signals()
     os.execve(path, arguments, environment)  # noqa: S606 (this is what a runtime is for)
+
+
+def _run_hooks(plan: ProcessPlan, found: HookPlan, progress: Progress, own: tuple[int, int]) -> None:
+    document = found.document("created", os.getpid())
+    for step in found.start_container:
+        progress.at(f"{step.kind} hook", step.path)
+        program.refuse_own_executable(step.path, own)
+        hooks.run(step, document, lambda: _confine(plan))
+
+
+def _confine(plan: ProcessPlan) -> None:
+    """Take the final capabilities and load the filter, which needs one of them without no_new_privs."""
+    confined = plan.process.no_new_privileges
+    if confined:
+        identity.confine(plan.masks)
+    if plan.filter is not None:
+        seccomp.set_mode_filter(plan.filter, plan.filter_flags)
+    if not confined:
+        identity.confine(plan.masks)
 
 
 def _own(fd: int, uid: int) -> None:

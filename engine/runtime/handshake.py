@@ -4,6 +4,8 @@
       clone3 ---------------------------------> sealed; own namespaces
       moves it into its cgroup (v1)             mounts, devices, pivot_root
       JOINED ---------------------------------> (waits for it before the end)
+      <------------------------------ MOUNTED   when hooks of the host are to run: it waits, before pivot_root
+      HOOKED ---------------------------------> they have run
       <---------------------- TERMINAL + fd     when a terminal was asked for
       <---------------------------- WARNING     any number
       <------------------------------ READY     user, capabilities, cwd are set, the program is found
@@ -21,6 +23,7 @@ import enum
 import os
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.runtime.errors import StartFailed
@@ -33,6 +36,8 @@ class Kind(bytes, enum.Enum):
     """First byte of a message."""
 
     JOINED = b"J"
+    MOUNTED = b"M"
+    HOOKED = b"H"
     START = b"S"
     READY = b"R"
     WARNING = b"W"
@@ -61,8 +66,8 @@ class Report:
     terminal_fd: int | None = None
 
 
-def wait_ready(line: socket.socket, report: Report) -> None:
-    """Read init's messages up to READY into `report`.
+def wait_ready(line: socket.socket, report: Report, when_mounted: Callable[[], None] | None = None) -> None:
+    """Read init's messages up to READY into `report`; at MOUNTED it waits for `when_mounted`.
 
     Raises:
         StartFailed: init failed or ended.
@@ -78,6 +83,9 @@ def wait_ready(line: socket.socket, report: Report) -> None:
             return
         if packet[:1] == Kind.ERROR:
             raise decode_error(packet)
+        if packet[:1] == Kind.MOUNTED and when_mounted is not None:
+            when_mounted()
+            line.send(Kind.HOOKED.value)
         if packet[:1] == Kind.WARNING:
             report.warnings.append(packet[1:].decode("utf-8", "replace"))
 
@@ -127,6 +135,12 @@ class InitLine:
         if not self._joined:
             self._expect(Kind.JOINED)
             self._joined = True
+
+    def await_hooks(self) -> None:
+        """Tell that the mounts are made, and wait until the hooks of the host have run."""
+        self._socket.send(Kind.MOUNTED.value)
+        self.await_joined()
+        self._expect(Kind.HOOKED)
 
     def await_start(self, listener_fd: int | None = None) -> None:
         """Tell that all is ready and wait for `start`, which may come from another process.

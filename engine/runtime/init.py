@@ -15,7 +15,7 @@ from engine.kernel import loopback, process, system
 from engine.kernel import mount as mounts
 from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag, UmountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import devices, enter, masks, seal
+from engine.runtime import devices, enter, hooks, masks, seal
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Stdio
 from engine.runtime.options import MountOptions
@@ -71,6 +71,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
     _join(plan, progress)
     _name_host(plan, progress)
     rootfs = _make_root(plan, line, progress, around)
+    _run_hooks(plan, line, progress)
     terminal_fd = None
     if plan.first.process.terminal:
         progress.at("open a terminal")
@@ -96,7 +97,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
         progress.at("leave the control group namespace")
         process.unshare(CloneFlag.NEWCGROUP)
     listener_fd = None if around.listener_fd is None else enter.KEPT_FD
-    enter.run(plan.first, line, progress, around.own_executable, listener_fd)
+    enter.run(plan.first, line, progress, around.own_executable, listener_fd=listener_fd, found=plan.hooks)
 
 
 def _join(plan: ContainerPlan, progress: Progress) -> None:
@@ -138,6 +139,26 @@ def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: 
         progress.at("set the propagation of the root")
         mounts.mount_setattr(rootfs.fd, "", propagation=kind, recursive=recursive)
     return rootfs
+
+
+def _run_hooks(plan: ContainerPlan, line: InitLine, progress: Progress) -> None:
+    """Let those of the host run, then run those of these namespaces; the root is still the host's."""
+    found = plan.hooks
+    if found.create_runtime:
+        progress.at("wait for hooks")
+        line.await_hooks()
+    if not found.create_container:
+        return
+
+    def become() -> None:
+        os.umask(enter.DEFAULT_UMASK)
+        os.chdir(found.bundle)
+
+    line.await_joined()
+    document = found.document("creating", os.getpid())
+    for step in found.create_container:
+        progress.at(f"{step.kind} hook", step.path)
+        hooks.run(step, document, become)
 
 
 def _mount_cgroup(

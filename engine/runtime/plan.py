@@ -14,7 +14,8 @@ from pathlib import Path
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import identity, seccomp
+from engine.runtime import hooks, identity, seccomp
+from engine.runtime.hooks import HookPlan
 from engine.runtime.identity import CapabilityMasks
 from engine.runtime.options import propagation_of
 from engine.runtime.program import parse_environment
@@ -70,6 +71,7 @@ class ContainerPlan:
     sysctl: Mapping[str, str]
     hostname: str
     domainname: str
+    hooks: HookPlan
 
 
 def plan_container(
@@ -117,6 +119,7 @@ def plan_container(
         sysctl={_sysctl_file(key): value for key, value in spec.linux.sysctl.items()},
         hostname=spec.hostname,
         domainname=spec.domainname,
+        hooks=hooks.plan(spec, bundle, container_id),
     )
 
 
@@ -173,7 +176,6 @@ def _refuse(spec: Spec) -> None:
         raise NotSupported(f"OCI version {spec.oci_version!r} is not supported: this runtime knows 1.x")
     linux = spec.linux
     for asked, what in (
-        (spec.hooks and any(getattr(spec.hooks, name) for name in spec.hooks.__struct_fields__), "hooks"),
         (linux.uid_mappings or linux.gid_mappings, "user namespaces"),
         (linux.intel_rdt, "intelRdt"),
         (linux.personality, "personality"),

@@ -127,6 +127,8 @@ class Server:
         with contextlib.ExitStack() as undo:
             config = self._bundle / "config.json"
             self._spec = decode_spec(config.read_bytes(), str(config))
+            if self._spec.hooks is not None:
+                raise NotSupported("hooks: not supported under the shim: who deletes would have to run them")
             self._exit_path.unlink(missing_ok=True)
             self._log = self._open_log()
             if self._log is not None:

@@ -112,7 +112,7 @@ class Lab:
         self.root = Root(self.base / "root")
         self.cgroup = f"/{self.base.name}"
         self.rootfs = self.base / "rootfs"
-        _make_rootfs(self.rootfs)
+        make_rootfs(self.rootfs)
         self.shims = Shims(self.run)
         self.pids: set[int] = set()
         self._fds = _open_fds()
@@ -248,7 +248,8 @@ def parent_of(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
 
 
-def _make_rootfs(path: Path) -> None:
+def make_rootfs(path: Path) -> None:
+    """Make a root file system of busybox."""
     for name in ("bin", "proc", "dev", "tmp", "sys", "etc"):
         (path / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", path / "bin/busybox")

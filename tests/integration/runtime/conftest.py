@@ -1,12 +1,21 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.ocilab import OciLab
 from tests.support.shimlab import Lab
 
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     made = Lab()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def oci(tmp_path: Path) -> Iterator[OciLab]:
+    made = OciLab(tmp_path)
     yield made
     made.close()

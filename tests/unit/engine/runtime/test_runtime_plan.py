@@ -100,6 +100,9 @@ def test_namespaces_to_join() -> None:
         _linux(masked_paths=("/proc/../..",)),
         _linux(sysctl={"net..x": "1"}),
         msgspec.structs.replace(SPEC, hostname="h"),
+        msgspec.structs.replace(SPEC, hooks=Hooks(poststop=(Hook(path="relative"),))),
+        msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x", timeout=0),))),
+        msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x", args=("a\0",)),))),
     ],
 )
 def test_contradictions_are_refused(spec: Spec) -> None:
@@ -110,7 +113,6 @@ def test_contradictions_are_refused(spec: Spec) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x"),))),
         msgspec.structs.replace(SPEC, oci_version="2.0.0"),
         _linux(uid_mappings=(IdMapping(container_id=0, host_id=0, size=1),)),
         _linux(namespaces=(Namespace(type=NamespaceType.PID),)),
