@@ -35,6 +35,7 @@ _move_mount = syscall("move_mount", INT, BYTES, INT, BYTES, UINT)
 _fsopen = syscall("fsopen", BYTES, UINT)
 _fsconfig = syscall("fsconfig", INT, UINT, BYTES, BYTES, INT)
 _fsmount = syscall("fsmount", INT, UINT, UINT)
+_fspick = syscall("fspick", INT, BYTES, UINT)
 _mount_setattr = syscall("mount_setattr", INT, BYTES, UINT, POINTER, ULONG)
 
 
@@ -105,6 +106,9 @@ _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
+_FSCONFIG_CMD_RECONFIGURE = 7
+_FSPICK_CLOEXEC = 1
+_FSPICK_EMPTY_PATH = 8
 _CLOEXEC = os.O_CLOEXEC
 
 
@@ -197,6 +201,20 @@ def fsconfig_create(fs_fd: int) -> None:
         fail("fsconfig(FSCONFIG_CMD_CREATE)")
 
 
+def fspick(mount_fd: int) -> int:
+    """Return a descriptor in which the file system of the mount `mount_fd` is configured anew."""
+    fd: int = _fspick(mount_fd, b"", _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
+    if fd < 0:
+        fail(f"fspick({mount_fd})")
+    return fd
+
+
+def fsconfig_reconfigure(fs_fd: int) -> None:
+    """Apply what has been configured to the file system that was picked."""
+    if _fsconfig(fs_fd, _FSCONFIG_CMD_RECONFIGURE, None, None, 0) < 0:
+        fail("fsconfig(FSCONFIG_CMD_RECONFIGURE)")
+
+
 def fsmount(fs_fd: int, attr_flags: MountAttr = MountAttr.NONE) -> int:
     """Return a detached mount of the file system `fs_fd`."""
     fd: int = _fsmount(fs_fd, 1, attr_flags)
@@ -228,7 +246,7 @@ def mount_setattr(
 ) -> None:
     """Change the attributes or the propagation of a mount, or with `recursive` of its whole tree."""
     flags = (0 if path else AT_EMPTY_PATH) | (AT_RECURSIVE if recursive else 0)
-    if attr_set & MountAttr.ATIME_FIELD:
+    if (attr_set | attr_clr) & MountAttr.ATIME_FIELD:  # one field: it is changed whole
         attr_clr |= MountAttr.ATIME_FIELD
     attr = _MountAttr(attr_set, attr_clr, propagation, userns_fd or 0)
     if _mount_setattr(dir_fd, os.fsencode(path), flags, ctypes.addressof(attr), ctypes.sizeof(attr)) < 0:
@@ -248,9 +266,11 @@ __all__ = [
     "fsconfig_create",
     "fsconfig_fd",
     "fsconfig_flag",
+    "fsconfig_reconfigure",
     "fsconfig_string",
     "fsmount",
     "fsopen",
+    "fspick",
     "mount",
     "mount_setattr",
     "move_mount",

@@ -90,6 +90,8 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
         mounts.mount_setattr(rootfs.fd, "", MountAttr.RDONLY)
     progress.at("change the root", plan.root_path)
     _pivot(rootfs.fd)
+    progress.at("set the propagation of the root")
+    mounts.mount_setattr(AT_FDCWD, "/", propagation=plan.root_propagation)  # each mount has had its own
     if terminal_fd is not None:
         enter.use_terminal(terminal_fd)
     line.await_joined()
@@ -123,7 +125,7 @@ def _name_host(plan: ContainerPlan, progress: Progress) -> None:
 
 def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: Surroundings) -> Rootfs:
     progress.at("set the propagation of mounts")
-    kind, recursive = plan.root_propagation
+    kind = plan.root_propagation
     # Never shared with the host while the container is being made, whatever it is to be in the end.
     early = kind if kind in (MountFlag.SLAVE, MountFlag.PRIVATE) else MountFlag.SLAVE
     mounts.mount_setattr(AT_FDCWD, "/", propagation=early, recursive=True)
@@ -135,9 +137,6 @@ def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: 
             rootfs.mount(step)
     if not any(step.destination == "/dev" and step.fstype == "bind" for step in plan.mounts):
         devices.make_all(rootfs, plan.devices, progress)
-    if kind != early:
-        progress.at("set the propagation of the root")
-        mounts.mount_setattr(rootfs.fd, "", propagation=kind, recursive=recursive)
     return rootfs
 
 

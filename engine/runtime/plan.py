@@ -63,7 +63,7 @@ class ContainerPlan:
     root_path: str
     root_readonly: bool
     layers: tuple[Mount, ...]
-    root_propagation: tuple[MountFlag, bool]
+    root_propagation: MountFlag
     mounts: tuple[MountStep, ...]
     devices: tuple[Device, ...]
     masked_paths: tuple[str, ...]
@@ -111,7 +111,7 @@ def plan_container(
         root_path=str(bundle / spec.root.path),
         root_readonly=spec.root.readonly,
         layers=tuple(layers),
-        root_propagation=propagation_of(spec.linux.rootfs_propagation or "rslave"),
+        root_propagation=propagation_of(spec.linux.rootfs_propagation or "rslave")[0],
         mounts=plan(spec.mounts),
         devices=spec.linux.devices,
         masked_paths=tuple(clean(path) for path in spec.linux.masked_paths),

@@ -15,12 +15,12 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel import mount as mounts
-from engine.kernel import system
+from engine.kernel import system, treecopy
 from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
 from engine.kernel.openat2 import BENEATH, IN_ROOT, Resolve, openat2
 from engine.runtime.options import MountOptions, parse_options
@@ -73,7 +73,16 @@ def _plan_one(mount: Mount) -> MountStep:
         raise InvalidArgument(f"mount /proc: type {fstype} would hide the process file system")
     if destination.startswith("/proc/") and destination not in _PROC_ALLOWED:
         raise InvalidArgument(f"mount {destination}: nothing may be mounted inside /proc")
+    _check_options(destination, fstype, options)
     return MountStep(destination, fstype, mount.source, options)
+
+
+def _check_options(destination: str, fstype: str, options: MountOptions) -> None:
+    if fstype == "bind" and options.data:
+        words = ",".join(key if value is None else f"{key}={value}" for key, value in options.data)
+        raise InvalidArgument(f"mount {destination}: a bind mount has no file system options: {words}")
+    if options.copy_up and (fstype != "tmpfs" or options.remount):
+        raise InvalidArgument(f"mount {destination}: tmpcopyup is for a new tmpfs only")
 
 
 def clean(path: str) -> str:
@@ -146,40 +155,84 @@ class Rootfs:
     def mount(self, step: MountStep) -> None:
         """Make one mount of the plan."""
         self.progress.at(f"mount {step.destination}", step.source if step.fstype == "bind" else "")
-        is_bind = step.fstype == "bind"
-        tree_fd = self._bind_source(step) if is_bind else new_filesystem(step, self.progress)
+        if step.options.remount:
+            self._remount(step)
+        elif step.fstype == "tmpfs":
+            self._mount_tmpfs(step)
+        else:
+            tree_fd = self._bind_source(step) if step.fstype == "bind" else _detached(step, self.progress)
+            try:
+                self.attach(tree_fd, step)
+            finally:
+                os.close(tree_fd)
+
+    def _mount_tmpfs(self, step: MountStep) -> None:
+        """Mount a tmpfs with the mode of the directory it hides, unless told, and with its files if asked."""
+        options = step.options
+        with contextlib.ExitStack() as opened:
+            target_fd = self._target(step, directory=True)
+            opened.callback(os.close, target_fd)
+            if options.value_of("mode") is None:
+                mode = stat.S_IMODE(os.fstat(target_fd).st_mode)
+                options = replace(options, data=(*options.data, ("mode", f"{mode:o}")))
+            tree_fd = new_filesystem(replace(step, options=options), self.progress, MountAttr.NONE)
+            opened.callback(os.close, tree_fd)
+            if options.copy_up:
+                self.progress.at(f"copy up {step.destination}")
+                _copy_up(target_fd, tree_fd)
+                self.progress.at(f"mount {step.destination}")
+            if options.attr_new:
+                mounts.mount_setattr(tree_fd, "", options.attr_new)
+            self._attach_at(tree_fd, target_fd, step)
+
+    def _remount(self, step: MountStep) -> None:
+        """Change what is mounted at the destination: its own attributes, and its file system's options."""
+        options = step.options
+        mount_fd = self.open(step.destination)
         try:
-            self.attach(tree_fd, step)
+            if options.data:
+                configure(mount_fd, options.data, self.progress)
+            self._set_attributes(mount_fd, options)
+            for kind, recursive in options.propagation:
+                mounts.mount_setattr(mount_fd, "", propagation=kind, recursive=recursive)
         finally:
-            os.close(tree_fd)
+            os.close(mount_fd)
 
     def _bind_source(self, step: MountStep) -> int:
         options = step.options
         tree_fd = mounts.open_tree(AT_FDCWD, step.source, clone=True, recursive=options.recursive)
         try:
-            if options.attr_set or options.attr_clr:
-                mounts.mount_setattr(tree_fd, "", options.attr_set, options.attr_clr)
-            if options.rec_set or options.rec_clr:
-                mounts.mount_setattr(tree_fd, "", options.rec_set, options.rec_clr, recursive=True)
+            self._set_attributes(tree_fd, options)
         except BaseException:
             os.close(tree_fd)
             raise
         return tree_fd
 
+    def _set_attributes(self, mount_fd: int, options: MountOptions) -> None:
+        if options.attr_set or options.attr_clr:
+            mounts.mount_setattr(mount_fd, "", options.attr_set, options.attr_clr)
+        if options.rec_set or options.rec_clr:
+            mounts.mount_setattr(mount_fd, "", options.rec_set, options.rec_clr, recursive=True)
+
     def attach(self, tree_fd: int, step: MountStep) -> None:
         """Put the detached mount `tree_fd` at its destination and set its propagation."""
-        directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
-        if step.fstype in _KERNEL_TYPES or step.destination in ("/dev", "/proc"):
-            target_fd = self._real_directory(step.destination)
-        else:
-            target_fd = self.open_or_make(step.destination, directory=directory)
+        target_fd = self._target(step, directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
         try:
-            self._protect_proc(tree_fd, target_fd, step)
-            if stat.S_ISDIR(os.fstat(target_fd).st_mode) != directory:  # move_mount says only EINVAL
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), step.destination)
-            mounts.move_mount(tree_fd, target_fd)
+            self._attach_at(tree_fd, target_fd, step)
         finally:
             os.close(target_fd)
+
+    def _target(self, step: MountStep, *, directory: bool) -> int:
+        if step.fstype in _KERNEL_TYPES or step.destination in ("/dev", "/proc"):
+            return self._real_directory(step.destination)
+        return self.open_or_make(step.destination, directory=directory)
+
+    def _attach_at(self, tree_fd: int, target_fd: int, step: MountStep) -> None:
+        self._protect_proc(tree_fd, target_fd, step)
+        directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
+        if stat.S_ISDIR(os.fstat(target_fd).st_mode) != directory:  # move_mount says only EINVAL
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), step.destination)
+        mounts.move_mount(tree_fd, target_fd)
         for kind, recursive in step.options.propagation:
             mounts.mount_setattr(tree_fd, "", propagation=kind, recursive=recursive)
 
@@ -221,25 +274,56 @@ def _open_or_make_one(dir_fd: int, name: str, *, is_file: bool) -> int:
     raise FileNotFoundError(errno.ENOENT, "it comes and goes", name)
 
 
-def new_filesystem(step: MountStep, progress: Progress) -> int:
-    """Return a new, detached file system of the step's type."""
+def _detached(step: MountStep, progress: Progress) -> int:
+    """Return a new, detached file system; an overlay may have more layers than one option can name."""
+    found = _overlay(step, progress) if step.fstype == "overlay" else None
+    return new_filesystem(step, progress) if found is None else found
+
+
+def new_filesystem(step: MountStep, progress: Progress, attributes: MountAttr | None = None) -> int:
+    """Return a new, detached file system of the step's type; its attributes are the step's unless given."""
     fs_fd = mounts.fsopen(step.fstype)
     try:
         try:
             if step.source:
                 mounts.fsconfig_string(fs_fd, "source", step.source)
-            for key, value in step.options.data:
-                if value is None:
-                    mounts.fsconfig_flag(fs_fd, key)
-                else:
-                    mounts.fsconfig_string(fs_fd, key, value)
+            _set_options(fs_fd, step.options.data)
             mounts.fsconfig_create(fs_fd)
-        except OSError:
-            progress.say(mounts.fs_messages(fs_fd))
+        except OSError as err:
+            progress.say(mounts.fs_messages(fs_fd) or str(err.filename or ""))
             raise
-        return mounts.fsmount(fs_fd, step.options.attr_set)
+        return mounts.fsmount(fs_fd, step.options.attr_new if attributes is None else attributes)
     finally:
         os.close(fs_fd)
+
+
+def configure(mount_fd: int, data: Sequence[tuple[str, str | None]], progress: Progress) -> None:
+    """Change options of the file system that the mount `mount_fd` shows."""
+    fs_fd = mounts.fspick(mount_fd)
+    try:
+        _set_options(fs_fd, data)
+        mounts.fsconfig_reconfigure(fs_fd)
+    except OSError as err:
+        progress.say(mounts.fs_messages(fs_fd) or str(err.filename or ""))
+        raise
+    finally:
+        os.close(fs_fd)
+
+
+def _set_options(fs_fd: int, data: Sequence[tuple[str, str | None]]) -> None:
+    for key, value in data:
+        if value is None:
+            mounts.fsconfig_flag(fs_fd, key)
+        else:
+            mounts.fsconfig_string(fs_fd, key, value)
+
+
+def _copy_up(from_fd: int, to_fd: int) -> None:
+    with contextlib.ExitStack() as opened:
+        here = [openat2(fd, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=BENEATH) for fd in (from_fd, to_fd)]
+        for fd in here:
+            opened.callback(os.close, fd)
+        treecopy.copy(*here)
 
 
 def mount_root(path: str, layers: Iterable[Mount], progress: Progress) -> int:

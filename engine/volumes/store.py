@@ -22,6 +22,7 @@ from engine.base.atomicfile import fsync_dir, write_atomic
 from engine.base.errors import EngineError, InvalidArgument
 from engine.base.ids import new_id
 from engine.base.paths import Root
+from engine.kernel import treecopy
 from engine.kernel.system import syncfs
 from engine.volumes import copyup, merged
 from engine.volumes.model import Volume, check_name
@@ -130,7 +131,7 @@ class VolumeStore:
             for entry in os.listdir(copied):
                 if entry not in present:
                     os.rename(entry, entry, src_dir_fd=copied, dst_dir_fd=data)
-            copyup.copy_status(copied, data)
+            treecopy.copy_status(copied, data)
             os.utime(data, ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(data)
         remove_tree(volume / _COPIED)

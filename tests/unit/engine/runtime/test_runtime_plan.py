@@ -151,6 +151,10 @@ def test_a_sysctl_becomes_a_file() -> None:
         Mount(destination="/proc", type="tmpfs"),
         Mount(destination="/proc/self/attr", type="bind", source="/x"),
         Mount(destination="/data"),
+        Mount(destination="/data", type="bind", source="/x", options=("size=1m",)),
+        Mount(destination="/data", type="bind", source="/x", options=("sync",)),
+        Mount(destination="/data", type="bind", source="/x", options=("tmpcopyup",)),
+        Mount(destination="/data", type="tmpfs", options=("tmpcopyup", "remount")),
     ],
 )
 def test_mounts_that_would_break_the_container_are_refused(mount: Mount) -> None:
