@@ -10,7 +10,12 @@ Source: cgroups(7), proc_pid_mountinfo(5).
 from dataclasses import dataclass
 from pathlib import Path
 
-CONTROLLERS_V1 = ("cpu", "cpuacct", "memory", "devices", "freezer", "pids", "blkio", "cpuset")
+CONTROLLERS_V1 = (
+    "cpu", "cpuacct", "memory", "devices", "freezer", "pids", "blkio", "cpuset",
+    "hugetlb", "net_cls", "net_prio", "perf_event", "rdma",
+)  # fmt: skip
+NAMED_V1 = "name=systemd"
+"""The hierarchy without a controller in which service managers, and who asks /proc/self/cgroup, look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,7 @@ class Hierarchies:
     """Mount points of the hierarchies."""
 
     unified: Path | None  # cgroup2; None without one
-    legacy: dict[str, Path]  # v1 controller -> mount point; empty on a unified machine
+    legacy: dict[str, Path]  # v1 controller, or NAMED_V1 -> mount point; empty on a unified machine
 
     @property
     def is_unified(self) -> bool:
@@ -44,6 +49,8 @@ def hierarchies(mountinfo: str | None = None) -> Hierarchies:
             unified = unified or mount_point
             continue
         for option in rest.split(" ")[1].split(","):
-            if option in CONTROLLERS_V1:
+            if option in CONTROLLERS_V1 or option == NAMED_V1:
                 legacy.setdefault(option, mount_point)
+    if set(legacy) == {NAMED_V1}:  # nothing can be limited there
+        legacy = {}
     return Hierarchies(unified, legacy)

@@ -164,19 +164,26 @@ class Memory(_Document, frozen=True, kw_only=True):
     limit: int | None = None
     reservation: int | None = None
     swap: int | None = None
+    kernel: int | None = None
+    kernel_tcp: int | None = msgspec.field(name="kernelTCP", default=None)
     swappiness: int | None = None
     disable_oom_killer: bool = msgspec.field(name="disableOOMKiller", default=False)
+    use_hierarchy: bool | None = None
+    check_before_update: bool = False
 
 
 class Cpu(_Document, frozen=True, kw_only=True):
-    """Processor limits: `quota` and `period` in microseconds."""
+    """Processor limits: `quota`, `burst`, periods and `realtime_runtime` in microseconds."""
 
     shares: int | None = None
     quota: int | None = None
     period: int | None = None
     burst: int | None = None
+    realtime_runtime: int | None = None
+    realtime_period: int | None = None
     cpus: str = ""
     mems: str = ""
+    idle: int | None = None
 
 
 class Pids(_Document, frozen=True, kw_only=True):
@@ -218,6 +225,34 @@ class BlockIO(_Document, frozen=True, kw_only=True):
     )
 
 
+class HugepageLimit(_Document, frozen=True, kw_only=True):
+    """Bytes of huge pages of one size, as `2MB`."""
+
+    page_size: str
+    limit: int
+
+
+class InterfacePriority(_Document, frozen=True, kw_only=True):
+    """Priority of what leaves by one interface."""
+
+    name: str
+    priority: int
+
+
+class NetworkResources(_Document, frozen=True, kw_only=True):
+    """Marks on what the container sends; legacy control groups only."""
+
+    class_id: int | None = msgspec.field(name="classID", default=None)
+    priorities: tuple[InterfacePriority, ...] = ()
+
+
+class Rdma(_Document, frozen=True, kw_only=True):
+    """Limits of one RDMA device; None: no limit."""
+
+    hca_handles: int | None = None
+    hca_objects: int | None = None
+
+
 class Resources(_Document, frozen=True, kw_only=True):
     """Limits of the container's control group."""
 
@@ -226,6 +261,9 @@ class Resources(_Document, frozen=True, kw_only=True):
     cpu: Cpu | None = None
     pids: Pids | None = None
     block_io: BlockIO | None = msgspec.field(name="blockIO", default=None)
+    hugepage_limits: tuple[HugepageLimit, ...] = ()
+    network: NetworkResources | None = None
+    rdma: dict[str, Rdma] = {}
     unified: dict[str, str] = {}
 
 

@@ -20,6 +20,9 @@ class Cgroup(Protocol):
     def create(self, resources: Resources) -> list[str]:
         """Make it, with its limits; return warnings. What was made is removed again on failure."""
 
+    def update(self, resources: Resources) -> list[str]:
+        """Change its limits, without the device rules; return warnings."""
+
     def birth_fd(self) -> int | None:
         """Return a descriptor to clone into, owned by the caller; None where a process must be moved."""
 

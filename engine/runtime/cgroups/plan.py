@@ -1,18 +1,18 @@
-"""From the specification's limits to the kernel's files; pure.
+"""From the specification's limits to the kernel's files: what both layouts share; pure.
 
 Source: OCI runtime-spec 1.2.0, config-linux.md, "Control groups"; Linux
 admin-guide, cgroup-v1/ and cgroup-v2.rst.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.base.errors import InvalidArgument, NotSupported
-from engine.spec.runtime import BlockIO, Cpu, DeviceRule, Memory, Resources
+from engine.spec.runtime import BlockIO, DeviceRule, HugepageLimit, Memory, Resources, ThrottleDevice
 
-_SHARES_MIN, _SHARES_MAX = 2, 262144
-_WEIGHT_MAX = 10000
-_PERIOD_US = 100000
+_SWAPPINESS_MAX = 100
+_PAGE_SIZE = re.compile("[1-9][0-9]*[KMG]B")
 
 DEFAULT_DEVICES = (
     DeviceRule(allow=True, type="c", access="m"),
@@ -26,12 +26,21 @@ DEFAULT_DEVICES = (
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One value for one file of one controller; `required` False: the kernel may lack the file."""
+    """One value for one file of one controller.
+
+    Attributes:
+        required: False: the kernel may lack the file, which is warned of.
+        instead: written when the kernel lacks the file.
+        retry: tried once more after all others when the kernel refuses the value: whether it fits
+            depends on another file (a burst on the quota, a limit of memory on that of memory and swap).
+    """
 
     controller: str
     file: str
     value: str
     required: bool = True
+    instead: "Write | None" = None
+    retry: bool = False
 
 
 def device_rules(resources: Resources) -> tuple[DeviceRule, ...]:
@@ -66,133 +75,70 @@ def components(cgroups_path: str) -> tuple[str, ...]:
     return names
 
 
-def writes_v1(resources: Resources) -> tuple[Write, ...]:
-    """Return what to write into the legacy controllers, without the device rules."""
-    found: list[Write] = []
-    if resources.memory:
-        found += _memory_v1(resources.memory)
-    if resources.cpu:
-        found += _cpu_v1(resources.cpu)
-    if resources.pids:
-        found.append(Write("pids", "pids.max", _limit(resources.pids.limit)))
-    if resources.block_io:
-        found += _block_io_v1(resources.block_io)
-    return tuple(found)
+def swap_of(memory: Memory) -> int | None:
+    """Return the limit of memory and swap together that is meant; -1: none, None: nothing is asked for.
+
+    Raises:
+        InvalidArgument: it is below the limit of memory, or below -1.
+    """
+    limit, swap = memory.limit, memory.swap
+    for name, value in (("limit", limit), ("swap", swap), ("reservation", memory.reservation)):
+        if value is not None and value < -1:
+            raise InvalidArgument(f"memory.{name}: out of range: {value}")
+    if not swap:
+        return -1 if limit == -1 else None
+    if swap > 0 and swap < (limit or 0):
+        raise InvalidArgument(f"memory+swap limit {swap} is below the memory limit {limit}")
+    return swap
 
 
-def _memory_v1(memory: Memory) -> Iterator[Write]:
-    _check_swap(memory)
-    if memory.limit is not None:
-        yield Write("memory", "memory.limit_in_bytes", str(memory.limit))
-    if memory.swap:
-        yield Write("memory", "memory.memsw.limit_in_bytes", str(memory.swap), required=memory.swap > 0)
-    if memory.reservation:
-        yield Write("memory", "memory.soft_limit_in_bytes", str(memory.reservation))
-    if memory.swappiness is not None:
-        yield Write("memory", "memory.swappiness", str(memory.swappiness), required=False)
-    if memory.disable_oom_killer:
-        yield Write("memory", "memory.oom_control", "1")
+def check_swappiness(memory: Memory) -> int | None:
+    """Return the swappiness that is asked for, as a percentage.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    value = memory.swappiness
+    if value is None or value == -1:
+        return None
+    if not 0 <= value <= _SWAPPINESS_MAX:
+        raise InvalidArgument(f"memory.swappiness: out of range: {value}", hint="give 0 to 100")
+    return value
 
 
-def _cpu_v1(cpu: Cpu) -> Iterator[Write]:
-    if cpu.shares:
-        yield Write("cpu", "cpu.shares", str(cpu.shares))
-    if cpu.period:
-        yield Write("cpu", "cpu.cfs_period_us", str(cpu.period))
-    if cpu.quota:
-        yield Write("cpu", "cpu.cfs_quota_us", str(cpu.quota))
-    if cpu.burst is not None:
-        yield Write("cpu", "cpu.cfs_burst_us", str(cpu.burst))
-    if cpu.cpus:
-        yield Write("cpuset", "cpuset.cpus", cpu.cpus)
-    if cpu.mems:
-        yield Write("cpuset", "cpuset.mems", cpu.mems)
+def page_size(limit: HugepageLimit) -> str:
+    """Return the size of the pages as the kernel's file names have it.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if not _PAGE_SIZE.fullmatch(limit.page_size):
+        raise InvalidArgument(f"hugepageLimits: invalid page size: {limit.page_size!r}", hint="as 2MB or 1GB")
+    return limit.page_size
 
 
-def _block_io_v1(block_io: BlockIO) -> Iterator[Write]:
-    if block_io.weight:
-        yield Write("blkio", "blkio.bfq.weight", str(block_io.weight), required=False)
-    for file, devices in (
-        ("read_bps", block_io.throttle_read_bps_device),
-        ("write_bps", block_io.throttle_write_bps_device),
-        ("read_iops", block_io.throttle_read_iops_device),
-        ("write_iops", block_io.throttle_write_iops_device),
+def rdma(resources: Resources) -> Iterator[Write]:
+    """Yield the limits of RDMA devices; the file is the same in both layouts."""
+    for device, limits in resources.rdma.items():
+        if not device or any(character.isspace() for character in device):
+            raise InvalidArgument(f"rdma: invalid device name: {device!r}")
+        pairs = (("hca_handle", limits.hca_handles), ("hca_object", limits.hca_objects))
+        words = [f"{key}={value}" for key, value in pairs if value is not None]
+        yield Write("rdma", "rdma.max", " ".join([device, *words]))
+
+
+def throttles(block_io: BlockIO) -> Iterator[tuple[str, str, ThrottleDevice]]:
+    """Yield (name in v1's files, key in io.max, device)."""
+    for name, key, devices in (
+        ("read_bps", "rbps", block_io.throttle_read_bps_device),
+        ("write_bps", "wbps", block_io.throttle_write_bps_device),
+        ("read_iops", "riops", block_io.throttle_read_iops_device),
+        ("write_iops", "wiops", block_io.throttle_write_iops_device),
     ):
         for device in devices:
-            value = f"{device.major}:{device.minor} {device.rate}"
-            yield Write("blkio", f"blkio.throttle.{file}_device", value)
+            yield name, key, device
 
 
-def writes_v2(resources: Resources) -> tuple[Write, ...]:
-    """Return what to write into the unified hierarchy, `unified` entries last."""
-    found: list[Write] = []
-    if resources.memory:
-        found += _memory_v2(resources.memory)
-    if resources.cpu:
-        found += _cpu_v2(resources.cpu)
-    if resources.pids:
-        found.append(Write("pids", "pids.max", _limit(resources.pids.limit)))
-    if resources.block_io:
-        found += _block_io_v2(resources.block_io)
-    for file, value in resources.unified.items():
-        if "/" in file or file.startswith(("cgroup.", ".")):
-            raise InvalidArgument(f"invalid unified cgroup file: {file!r}")
-        found.append(Write(file.partition(".")[0], file, value))
-    return tuple(found)
-
-
-def _memory_v2(memory: Memory) -> Iterator[Write]:
-    _check_swap(memory)
-    if memory.limit is not None:
-        yield Write("memory", "memory.max", _limit(memory.limit))
-    if memory.swap == -1:
-        yield Write("memory", "memory.swap.max", "max", required=False)
-    elif memory.swap:
-        yield Write("memory", "memory.swap.max", str(memory.swap - (memory.limit or 0)), required=False)
-    if memory.reservation:
-        yield Write("memory", "memory.low", _limit(memory.reservation))
-
-
-def _cpu_v2(cpu: Cpu) -> Iterator[Write]:
-    if cpu.shares:
-        yield Write("cpu", "cpu.weight", str(weight_of_shares(cpu.shares)))
-    if cpu.quota or cpu.period:
-        quota = str(cpu.quota) if cpu.quota and cpu.quota > 0 else "max"
-        yield Write("cpu", "cpu.max", f"{quota} {cpu.period or _PERIOD_US}")
-    if cpu.burst is not None:
-        yield Write("cpu", "cpu.max.burst", str(cpu.burst))
-    if cpu.cpus:
-        yield Write("cpuset", "cpuset.cpus", cpu.cpus)
-    if cpu.mems:
-        yield Write("cpuset", "cpuset.mems", cpu.mems)
-
-
-def _block_io_v2(block_io: BlockIO) -> Iterator[Write]:
-    if block_io.weight:
-        # bfq's 10..1000 becomes 1..10000; which of the two files exists depends on the scheduler
-        weight = 1 + (block_io.weight - 10) * (_WEIGHT_MAX - 1) // 990
-        yield Write("io", "io.bfq.weight", str(block_io.weight), required=False)
-        yield Write("io", "io.weight", f"default {weight}", required=False)
-    for key, devices in (
-        ("rbps", block_io.throttle_read_bps_device),
-        ("wbps", block_io.throttle_write_bps_device),
-        ("riops", block_io.throttle_read_iops_device),
-        ("wiops", block_io.throttle_write_iops_device),
-    ):
-        for device in devices:
-            yield Write("io", "io.max", f"{device.major}:{device.minor} {key}={device.rate}")
-
-
-def weight_of_shares(shares: int) -> int:
-    """Return cgroup2's weight (1..10000) for v1's shares (2..262144)."""
-    shares = min(max(shares, _SHARES_MIN), _SHARES_MAX)
-    return 1 + (shares - _SHARES_MIN) * (_WEIGHT_MAX - 1) // (_SHARES_MAX - _SHARES_MIN)
-
-
-def _check_swap(memory: Memory) -> None:
-    if memory.swap and memory.swap > 0 and memory.swap < (memory.limit or 0):
-        raise InvalidArgument(f"memory+swap limit {memory.swap} is below the memory limit {memory.limit}")
-
-
-def _limit(value: int) -> str:
+def limit_text(value: int) -> str:
+    """Return a limit as files have it that know `max`; 0 or less: none."""
     return str(value) if value > 0 else "max"

@@ -11,6 +11,8 @@ import signal as signals
 
 from engine.kernel.cgroup import Hierarchies
 from engine.runtime.cgroups import files, plan
+from engine.runtime.cgroups.apply import apply
+from engine.runtime.cgroups.limits_v1 import ignored_v1, writes_v1
 from engine.spec.runtime import DeviceRule, Resources
 
 _FREEZE_TIMEOUT_S = 5.0
@@ -49,18 +51,25 @@ class LegacyCgroup:
 
     def create(self, resources: Resources) -> list[str]:
         """Make the directories, then the limits and the device rules."""
-        writes = plan.writes_v1(resources)
+        writes = writes_v1(resources)
         rules = plan.device_rules(resources)
         try:
             for controller in self._mounts:
                 self._make(controller)
-            warnings = [text for write in writes if (text := self._write(write))]
+            warnings = apply(writes, self._found)
             if "devices" in self._mounts:
                 self._set_devices(rules)
         except BaseException:
             self.remove(timeout_s=1.0)
             raise
-        return warnings
+        return [*ignored_v1(resources), *warnings]
+
+    def update(self, resources: Resources) -> list[str]:
+        """Change the limits; a limit of memory below what is in use is refused by the kernel."""
+        return [*ignored_v1(resources), *apply(writes_v1(resources), self._found)]
+
+    def _found(self, controller: str) -> str | None:
+        return self.directory(controller) if controller in self._mounts else None
 
     def _make(self, controller: str) -> None:
         directory = self._mounts[controller]
@@ -69,17 +78,6 @@ class LegacyCgroup:
             files.make(directory)
             if controller == "cpuset":
                 _fill_cpuset(parent, directory)
-
-    def _write(self, write: plan.Write) -> str:
-        try:
-            files.write(self.directory(write.controller), write.file, write.value)
-        except KeyError:
-            return f"{write.file}: this machine has no {write.controller} controller"
-        except FileNotFoundError:
-            if write.required:
-                raise
-            return f"{write.file}: this kernel does not have it"
-        return ""
 
     def _set_devices(self, rules: tuple[DeviceRule, ...]) -> None:
         directory = self.directory("devices")

@@ -7,11 +7,14 @@ import signal as signals
 import time
 from pathlib import Path
 
+from engine.base.errors import InvalidArgument
 from engine.kernel import bpf
 from engine.runtime.cgroups import devices, files, plan
-from engine.spec.runtime import Resources
+from engine.runtime.cgroups.apply import apply
+from engine.runtime.cgroups.limits_v2 import ignored_v2, writes_v2
+from engine.spec.runtime import Memory, Resources
 
-_WANTED = ("cpu", "cpuset", "io", "memory", "pids")
+_WANTED = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma")
 
 
 class UnifiedCgroup:
@@ -34,16 +37,29 @@ class UnifiedCgroup:
 
     def create(self, resources: Resources) -> list[str]:
         """Make the directory, then the limits and the device program."""
-        writes = plan.writes_v2(resources)
+        writes = writes_v2(resources)
         program = devices.program(plan.device_rules(resources))
         try:
             self._make()
-            warnings = [text for write in writes if (text := self._write(write))]
+            warnings = apply(writes, lambda _: self.directory)
             self._attach_program(program)
         except BaseException:
             self.remove(timeout_s=1.0)
             raise
-        return warnings
+        return [*ignored_v2(resources), *warnings]
+
+    def update(self, resources: Resources) -> list[str]:
+        """Change the limits."""
+        writes = writes_v2(resources)
+        if resources.memory and resources.memory.check_before_update:
+            self._refuse_below_use(resources.memory)
+        return [*ignored_v2(resources), *apply(writes, lambda _: self.directory)]
+
+    def _refuse_below_use(self, memory: Memory) -> None:
+        """Refuse what would have processes killed at once: cgroup2 takes any limit."""
+        used = int(files.read(self.directory, "memory.current"))
+        if memory.limit and 0 < memory.limit < used:
+            raise InvalidArgument(f"memory limit {memory.limit} is below what is in use: {used}")
 
     def _make(self) -> None:
         directory = self._mount
@@ -58,15 +74,6 @@ class UnifiedCgroup:
         for controller in _WANTED:
             if controller in available and controller not in enabled:
                 files.write(directory, "cgroup.subtree_control", f"+{controller}")
-
-    def _write(self, write: plan.Write) -> str:
-        try:
-            files.write(self.directory, write.file, write.value)
-        except FileNotFoundError:
-            if write.required:
-                raise
-            return f"{write.file}: this kernel does not have it"
-        return ""
 
     def _attach_program(self, program: bytes) -> None:
         cgroup_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -4,13 +4,13 @@ import pytest
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.runtime.cgroups import devices
+from engine.runtime.cgroups.limits_v1 import writes_v1
+from engine.runtime.cgroups.limits_v2 import writes_v2
 from engine.runtime.cgroups.plan import (
     DEFAULT_DEVICES,
     Write,
     components,
     device_rules,
-    writes_v1,
-    writes_v2,
 )
 from engine.spec.runtime import Cpu, DeviceRule, Memory, Pids, Resources
 
@@ -21,16 +21,22 @@ LIMITS = Resources(
 )
 
 
+def values(writes: tuple[Write, ...]) -> dict[str, str]:
+    return {write.file: write.value for write in writes}
+
+
 def test_v1_files() -> None:
-    assert set(writes_v1(LIMITS)) >= {
-        Write("memory", "memory.limit_in_bytes", str(64 << 20)),
-        Write("cpu", "cpu.cfs_quota_us", "50000"),
-        Write("pids", "pids.max", "100"),
+    assert values(writes_v1(LIMITS)) == {
+        "memory.limit_in_bytes": str(64 << 20),
+        "memory.memsw.limit_in_bytes": str(128 << 20),
+        "cpu.cfs_period_us": "100000",
+        "cpu.cfs_quota_us": "50000",
+        "pids.max": "100",
     }
 
 
 def test_v2_files_count_swap_apart() -> None:
-    found = {write.file: write.value for write in writes_v2(LIMITS)}
+    found = values(writes_v2(LIMITS))
 
     assert found["memory.max"] == str(64 << 20)
     assert found["memory.swap.max"] == str(64 << 20)
