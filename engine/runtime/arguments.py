@@ -68,9 +68,38 @@ def _parser(version: str) -> _Parser:
     spec.add_argument("-b", "--bundle", type=Path, default=Path())
     spec.add_argument("--rootless", action="store_true", help=argparse.SUPPRESS)
     verb("features", "print what this runtime can do, as JSON", container=False)
-    for name in ("events", "update", "checkpoint", "restore"):
+    _add_update(verb("update", "change limits of a container"))
+    events = verb("events", "print what becomes of a container's resources, as JSON")
+    events.add_argument("--interval", default="5s", metavar="DURATION", help="between two statistics; 5s")
+    events.add_argument("--stats", action="store_true", help="print statistics once, and end")
+    for name in ("checkpoint", "restore"):
         verb(name, "not supported").add_argument("rest", nargs=argparse.REMAINDER)
     return parser
+
+
+def _add_update(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-r", "--resources", metavar="FILE", help="linux.resources as JSON; - for stdin")
+    for name, text in (
+        ("blkio-weight", "weight of block devices, 10 to 1000"),
+        ("cpu-period", "microseconds"),
+        ("cpu-quota", "microseconds of a period"),
+        ("cpu-burst", "microseconds that may be saved up"),
+        ("cpu-share", "shares against other groups"),
+        ("cpu-rt-period", "microseconds"),
+        ("cpu-rt-runtime", "microseconds of a period"),
+        ("cpu-idle", "1: only what nobody else wants"),
+        ("memory", "bytes, or as 64m"),
+        ("memory-reservation", "bytes, or as 64m"),
+        ("memory-swap", "bytes of memory and swap together, or as 64m; -1: no limit"),
+        ("kernel-memory", argparse.SUPPRESS),
+        ("kernel-memory-tcp", "bytes, or as 64m"),
+        ("pids-limit", "tasks; -1: no limit"),
+    ):
+        parser.add_argument(f"--{name}", help=text)
+    parser.add_argument("--cpuset-cpus", default="", metavar="LIST")
+    parser.add_argument("--cpuset-mems", default="", metavar="LIST")
+    for name in ("l3-cache-schema", "mem-bw-schema"):
+        parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
 
 
 def _add_making(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from engine.runtime.exec import enter
 from engine.runtime.hooks import HookPlan
 from engine.runtime.model import Created, Stdio
 from engine.runtime.store import Container, Status, Store
-from engine.spec.runtime import Capabilities, Process, Spec, User
+from engine.runtime.update import asked, updated
+from engine.spec.runtime import Capabilities, Process, Resources, Spec, User
 
 _STDIO = Stdio(0, 1, 2)
 _WAIT_ALL = 0x40000000  # __WALL
@@ -294,6 +296,31 @@ def resume(context: Context) -> int:
     """Let all processes run again."""
     ending.resume(context.container().demand("resume").cgroup)
     return 0
+
+
+def update(context: Context) -> int:
+    """Change limits."""
+    container = context.container()
+    found = container.demand("update")
+    change = _change(context.flags)
+    spec = container.spec()
+    resources = updated(spec.linux.resources or Resources(), change)
+    for warning in cgroup_at(found.cgroup).update(resources):
+        context.warn(warning)
+    linux = msgspec.structs.replace(spec.linux, resources=resources)
+    container.rewrite(msgspec.structs.replace(spec, linux=linux))
+    return 0
+
+
+def _change(flags: Namespace) -> Resources:
+    change = asked(flags)
+    if flags.resources is None:
+        return change
+    if change != Resources():
+        raise InvalidArgument("--resources and other limits at once", hint="give one of them")
+    if flags.resources == "-":
+        return jsonio.decode(sys.stdin.buffer.read(), Resources, noun="resources")
+    return jsonio.read(Path(flags.resources), Resources)
 
 
 def execute(context: Context) -> int:

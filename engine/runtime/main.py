@@ -163,6 +163,7 @@ _VERBS: dict[str, Callable[[Context], int]] = {
     "exec": commands.execute,
     "pause": commands.pause,
     "resume": commands.resume,
+    "update": commands.update,
     "ps": _ps,
     "list": _list,
     "spec": _spec,

@@ -48,6 +48,8 @@ ALLOWED: dict[str, frozenset[Status]] = {
     "exec": frozenset({Status.CREATED, Status.RUNNING}),
     "pause": frozenset({Status.CREATED, Status.RUNNING}),
     "resume": frozenset({Status.PAUSED}),
+    "update": _ALIVE,
+    "events": _ALIVE,
     "delete": frozenset({Status.CREATED, Status.STOPPED}),  # and any, with --force
     "ps": _ALIVE,
 }
@@ -87,6 +89,12 @@ class Container:
     def spec(self) -> Spec:
         """Return the spec that the container was made of."""
         return jsonio.read(self.config_path, Spec)
+
+    def rewrite(self, spec: Spec) -> None:
+        """Replace the spec, whole: later verbs go by what is in force now."""
+        fresh = self.path / ".config.json"
+        fresh.write_bytes(jsonio.encode(spec))
+        fresh.replace(self.config_path)
 
     def status(self) -> Status:
         """Return what it is doing now."""

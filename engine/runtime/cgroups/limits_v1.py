@@ -62,7 +62,7 @@ def ignored_v1(resources: Resources) -> tuple[str, ...]:
 
 def _memory(memory: Memory) -> Iterator[Write]:
     swap = swap_of(memory)
-    if memory.limit is not None:
+    if memory.limit:
         # The kernel holds limit <= memory and swap together: which may come first depends on what is there.
         yield Write("memory", "memory.limit_in_bytes", str(memory.limit), retry=bool(swap))
     if swap:

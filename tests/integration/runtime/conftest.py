@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ocibundle import Bundles
+from tests.support.ocibundle import bundles as lend_bundles
 from tests.support.ocilab import OciLab
 from tests.support.shimlab import Lab
 
@@ -19,3 +21,8 @@ def oci(tmp_path: Path) -> Iterator[OciLab]:
     made = OciLab(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def bundles() -> Iterator[Bundles]:
+    yield from lend_bundles()
