@@ -61,6 +61,7 @@ def _parser(version: str) -> _Parser:
     verb("resume", "let them run again")
     ps = verb("ps", "print the processes of a container")
     ps.add_argument("-f", "--format", choices=("table", "json"), default="table")
+    ps.add_argument("ps_args", nargs=argparse.REMAINDER, metavar="PS-OPTIONS", help="of ps(1); -ef")
     listing = verb("list", "print the containers", container=False)
     listing.add_argument("-f", "--format", choices=("table", "json"), default="table")
     listing.add_argument("-q", "--quiet", action="store_true", help="ids only")

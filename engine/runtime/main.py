@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 from engine.base import jsonio, process
-from engine.base.errors import AlreadyExists, EngineError, NotSupported
+from engine.base.errors import AlreadyExists, EngineError, InvalidArgument, NotSupported
+from engine.base.units import parse_duration_ns
 from engine.base.version import VERSION
-from engine.runtime import arguments, commands, documents
+from engine.runtime import arguments, commands, documents, events
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.commands import Context
 from engine.runtime.store import Store
@@ -133,8 +134,26 @@ def _ps(context: Context) -> int:
     pids = cgroup_at(found.cgroup).processes()
     if context.flags.format == "json":
         return _print(pids)
-    listing = process.run(["ps", "-ef"], timeout_s=_PS_TIMEOUT_S)
+    listing = process.run(["ps", *(context.flags.ps_args or ["-ef"])], timeout_s=_PS_TIMEOUT_S)
     sys.stdout.write(documents.processes_table(listing.stdout.decode(errors="replace"), pids))
+    return 0
+
+
+def _events(context: Context) -> int:
+    container = context.container()
+    interval_s = parse_duration_ns(context.flags.interval) / 1e9
+    if interval_s <= 0:
+        raise InvalidArgument(f"--interval: not above 0: {context.flags.interval!r}")
+    group = cgroup_at(container.demand("events").cgroup)
+
+    def tell(event: dict[str, object]) -> None:
+        sys.stdout.buffer.write(jsonio.encode(event) + b"\n")
+        sys.stdout.buffer.flush()
+
+    if context.flags.stats:
+        tell(events.statistics(container, group))
+    else:
+        events.follow(container, group, tell, interval_s=interval_s)
     return 0
 
 
@@ -165,6 +184,7 @@ _VERBS: dict[str, Callable[[Context], int]] = {
     "resume": commands.resume,
     "update": commands.update,
     "ps": _ps,
+    "events": _events,
     "list": _list,
     "spec": _spec,
     "features": _features,

@@ -28,6 +28,16 @@ def read(directory: str, file: str) -> str:
         return stream.read().decode()
 
 
+def read_or_empty(directory: str, file: str) -> str:
+    """Return the text of a file, and nothing for one that is not there or cannot tell."""
+    try:
+        return read(directory, file)
+    except OSError as err:
+        if err.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+            raise
+        return ""
+
+
 def make(directory: str) -> None:
     """Make one level, if it is not there."""
     with contextlib.suppress(FileExistsError):

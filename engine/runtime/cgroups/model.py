@@ -10,6 +10,19 @@ class StillPopulated(Conflict):
     """The control group still has processes."""
 
 
+class OomWatch(Protocol):
+    """A descriptor to poll, and how often it happened since it was asked last."""
+
+    fd: int
+    poll_events: int
+
+    def take(self) -> int:
+        """Return how many times; the descriptor is quiet after."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+
+
 class Cgroup(Protocol):
     """One control group. Made by `create`, gone by `remove`; all between may be called in any order."""
 
@@ -40,6 +53,16 @@ class Cgroup(Protocol):
 
     def is_frozen(self) -> bool:
         """Tell whether all processes are stopped."""
+
+    def statistics(self) -> dict[str, object]:
+        """Return what its processes use, in the words of runc's events."""
+
+    def watch_oom(self) -> OomWatch:
+        """Return what tells that the kernel kills here for want of memory; owned by the caller.
+
+        Raises:
+            NotSupported: this machine has no memory controller.
+        """
 
     def remove(self, *, timeout_s: float) -> None:
         """Remove it and all below; its last processes may still be ending.

@@ -9,10 +9,12 @@ import contextlib
 import os
 import signal as signals
 
+from engine.base.errors import NotSupported
 from engine.kernel.cgroup import Hierarchies
-from engine.runtime.cgroups import files, plan
+from engine.runtime.cgroups import files, plan, statistics
 from engine.runtime.cgroups.apply import apply
 from engine.runtime.cgroups.limits_v1 import ignored_v1, writes_v1
+from engine.runtime.cgroups.oom import LegacyOomWatch
 from engine.spec.runtime import DeviceRule, Resources
 
 _FREEZE_TIMEOUT_S = 5.0
@@ -141,6 +143,21 @@ class LegacyCgroup:
             return files.read(self.directory("freezer"), "freezer.state").strip() == "FROZEN"
         except (FileNotFoundError, KeyError):  # it is gone, or this machine cannot freeze
             return False
+
+    def statistics(self) -> dict[str, object]:
+        """Return what its processes use."""
+
+        def read(controller: str, file: str) -> str:
+            directory = self._found(controller)
+            return files.read_or_empty(directory, file) if directory else ""
+
+        return statistics.legacy(read)
+
+    def watch_oom(self) -> LegacyOomWatch:
+        """Return what tells that the kernel kills here for want of memory."""
+        if "memory" not in self._mounts:
+            raise NotSupported("this machine has no memory controller")
+        return LegacyOomWatch(self.directory("memory"))
 
     def remove(self, *, timeout_s: float) -> None:
         """Remove the directories of all controllers."""

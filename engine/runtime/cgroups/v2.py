@@ -7,11 +7,12 @@ import signal as signals
 import time
 from pathlib import Path
 
-from engine.base.errors import InvalidArgument
+from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel import bpf
-from engine.runtime.cgroups import devices, files, plan
+from engine.runtime.cgroups import devices, files, plan, statistics
 from engine.runtime.cgroups.apply import apply
 from engine.runtime.cgroups.limits_v2 import ignored_v2, writes_v2
+from engine.runtime.cgroups.oom import UnifiedOomWatch
 from engine.spec.runtime import Memory, Resources
 
 _WANTED = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma")
@@ -133,6 +134,17 @@ class UnifiedCgroup:
                 poll.poll(left_s * 1000)
         finally:
             os.close(fd)
+
+    def statistics(self) -> dict[str, object]:
+        """Return what its processes use."""
+        return statistics.unified(lambda _, file: files.read_or_empty(self.directory, file))
+
+    def watch_oom(self) -> UnifiedOomWatch:
+        """Return what tells that the kernel kills here for want of memory."""
+        try:
+            return UnifiedOomWatch(self.directory)
+        except FileNotFoundError:
+            raise NotSupported("this machine has no memory controller") from None
 
     def remove(self, *, timeout_s: float) -> None:
         """Remove the directory, once its last process has ended."""
