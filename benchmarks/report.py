@@ -17,12 +17,13 @@ def amount(value: float, unit: str) -> str:
             if value >= size:
                 return f"{value / size:.1f} {name}"
         return f"{value:.0f} B"
-    return f"{value:g} {unit}"
+    return f"{value:.3g} {unit}"
 
 
 def lines(results: Results) -> list[str]:
-    """Return the report: the host, a table, and what was left out."""
-    return [*_heading(results), "", *table(_cells(results.rows)), *_notes(results)]
+    """Return the report: the host, a table, how goals were met, and what was left out."""
+    goals = ["", *results.goals] if results.goals else []
+    return [*_heading(results), "", *table(_cells(results.rows)), *goals, *_notes(results)]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

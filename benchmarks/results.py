@@ -36,10 +36,15 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     environment: Environment
     rows: tuple[Row, ...]
     left_out: tuple[str, ...] = ()  # what was not measured, and why
+    goals: tuple[str, ...] = ()  # what was wanted, and whether it was reached; a line each
 
 
 def build(
-    benchmark: str, environment: Environment, series: Sequence[Series], left_out: Sequence[str]
+    benchmark: str,
+    environment: Environment,
+    series: Sequence[Series],
+    left_out: Sequence[str],
+    goals: Sequence[str] = (),
 ) -> Results:
     """Return the document of a run that ends now."""
     rows = [
@@ -52,6 +57,7 @@ def build(
         environment=environment,
         rows=tuple(rows),
         left_out=tuple(left_out),
+        goals=tuple(goals),
     )
 
 

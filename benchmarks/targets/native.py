@@ -5,7 +5,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import memory
@@ -15,14 +16,16 @@ from engine.base.process import module_argv, spawn
 from hostagent.client.docker import Engine
 
 _START_TIMEOUT_S = 60.0
+_READ_BYTES = 64 * 1024
 
 
 class Native:
     """One private pyengined."""
 
-    def __init__(self, address: str, pid: int) -> None:
+    def __init__(self, directory: Path, address: str, pid: int) -> None:
+        self.directory = directory  # holds `root` and `run`; more may be put there
+        self.address = address
         self._argv = [*pyengine(), "--host", address]
-        self._address = address
         self.pid = pid
 
     def command(self, words: Sequence[str]) -> float:
@@ -40,7 +43,7 @@ class Native:
     @contextlib.contextmanager
     def idle_container(self) -> Iterator[int]:
         """Yield the pid of the first process of a container that has nothing left to do."""
-        with Engine(self._address) as engine:
+        with Engine(self.address) as engine:
             body = {"Image": "busybox", "Cmd": ["sleep", "86400"], "HostConfig": {"AutoRemove": True}}
             container_id = engine.post("/containers/create", body)["Id"]
             try:
@@ -50,6 +53,24 @@ class Native:
                 yield pid
             finally:
                 engine.delete(f"/containers/{container_id}", force=True)
+
+    @contextlib.contextmanager
+    def exec_true(self) -> Iterator[Callable[[], float]]:
+        """Lend a function that times `true` in a container that runs, over a connection that is open."""
+        with self.idle_container() as _, Engine(self.address) as engine:
+            (container,) = engine.get("/containers/json")
+            body = {"Cmd": ["true"], "AttachStdout": True, "AttachStderr": True}
+
+            def measure() -> float:
+                started = time.perf_counter()
+                exec_id = engine.post(f"/containers/{container['Id']}/exec", body)["Id"]
+                sock, _ = engine.hijack(f"/exec/{exec_id}/start", {}, {"Detach": False, "Tty": False})
+                with sock:
+                    while sock.recv(_READ_BYTES):
+                        pass
+                return time.perf_counter() - started
+
+            yield measure
 
 
 def reason_against(preload: str) -> str:
@@ -89,7 +110,7 @@ def opened(preload: str) -> Iterator[Native]:
             if os.read(read_fd, 1) != b"1":
                 daemon.wait(_START_TIMEOUT_S)  # its end closed the pipe: the log is whole then
                 raise Unavailable(f"native engine: {_last_line(directory / 'log')}")
-            yield Native(address, daemon.pid)
+            yield Native(directory, address, daemon.pid)
         finally:
             os.close(read_fd)
             daemon.terminate()

@@ -85,23 +85,26 @@ def spawn(
     env: Mapping[str, str] | None = None,
     stdin_fd: int | None = None,
     output_fd: int | None = None,
+    stdout_fd: int | None = None,
     pass_fds: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Start `argv` as a long-lived process in a session of its own, in the root directory, and return it.
 
     The caller is its one owner. stdin is /dev/null and output is discarded
-    unless descriptors are given; those stay the caller's to close.
+    unless descriptors are given (`stdout_fd`: standard output apart from the
+    rest); those stay the caller's to close.
 
     Raises:
         NotSupported: the program is not installed.
     """
+    output = subprocess.DEVNULL if output_fd is None else output_fd
     try:
         return subprocess.Popen(
             argv,
             env=dict(MINIMAL_ENV if env is None else env),
             stdin=subprocess.DEVNULL if stdin_fd is None else stdin_fd,
-            stdout=subprocess.DEVNULL if output_fd is None else output_fd,
-            stderr=subprocess.DEVNULL if output_fd is None else output_fd,
+            stdout=output if stdout_fd is None else stdout_fd,
+            stderr=output,
             pass_fds=tuple(pass_fds),
             cwd=os.path.abspath(os.sep),  # it must not hold the user's directory
             start_new_session=True,

@@ -13,20 +13,19 @@ Nothing here blocks the event loop, and every wait but `wait` and `exec_wait`
 import asyncio
 import logging
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-import engine
 from engine.base import process, trace
 from engine.base.errors import Conflict, EngineError, NotFound, Unavailable
 from engine.base.paths import Run
 from engine.base.unixsocket import short_address
 from engine.containers.shimlink import Link, StartFailed, error_of
 from engine.shim.cleanup import read_exit, remove_leftovers
+from engine.shim.launch import nursery_argv
 from engine.shim.protocol import (
     Attach,
     Delete,
@@ -56,9 +55,6 @@ _SPAWN_TIMEOUT_S = 60.0  # a guest under emulation imports the runtime in second
 _REQUEST_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 10.0
 _RESTART_DELAY_S = 1.0
-_NURSERY = (
-    "import sys; sys.path[:0] = sys.argv[2:]; from engine.shim.nursery import main; main(int(sys.argv[1]))"
-)
 
 
 class _Child(Protocol):
@@ -191,12 +187,10 @@ class Shims:
 
     async def _start_nursery(self) -> None:
         ours, theirs = socket.socketpair()
-        paths = [str(Path(module.__file__ or "").parents[1]) for module in (engine, msgspec)]
-        argv = [sys.executable, "-I", "-S", "-c", _NURSERY, str(theirs.fileno()), *dict.fromkeys(paths)]
         with theirs:
             try:
                 self._process = await asyncio.to_thread(
-                    process.spawn, argv, output_fd=2, pass_fds=[theirs.fileno()]
+                    process.spawn, nursery_argv(theirs.fileno()), output_fd=2, pass_fds=[theirs.fileno()]
                 )
             except BaseException:
                 ours.close()

@@ -148,8 +148,11 @@ class Device(_Document, frozen=True, kw_only=True):
     gid: int = 0
 
 
-class DeviceRule(_Document, frozen=True, kw_only=True):
-    """One rule of the device cgroup; None and -1 mean any number, `access` is of r, w and m."""
+class DeviceRule(_Document, frozen=True, kw_only=True, omit_defaults=False):
+    """One rule of the device cgroup; None and -1 mean any number, `access` is of r, w and m.
+
+    runc demands `access`.
+    """
 
     allow: bool
     type: str = "a"
