@@ -51,11 +51,13 @@ def bear(
     namespaces: CloneFlag = CloneFlag.NONE,
     pid_namespace_fd: int | None = None,
     warnings: Sequence[str] = (),
+    time_offsets: bytes | None = None,
     when_mounted: Callable[[int], None] | None = None,
     patience_s: float | None = READY_TIMEOUT_S,
 ) -> Created:
     """Fork `child` into `namespaces`, `cgroup` and an existing PID namespace; return when it is READY.
 
+    With `time_offsets`, lines for /proc/self/timens_offsets, it is born in a new time namespace.
     `when_mounted` is called with its pid, if and when it says that its mounts are made.
 
     Raises:
@@ -63,7 +65,11 @@ def bear(
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        pid, pidfd = _clone(child, theirs.fileno(), cgroup, namespaces, pid_namespace_fd)
+        with contextlib.ExitStack() as around:
+            if time_offsets is not None:
+                with as_start_failure("make a time namespace"):
+                    around.enter_context(_children_at(time_offsets))
+            pid, pidfd = _clone(child, theirs.fileno(), cgroup, namespaces, pid_namespace_fd)
     except BaseException:
         ours.close()
         raise
@@ -117,6 +123,29 @@ def _children_in(namespace_fd: int) -> Iterator[None]:
             yield
         finally:
             process.setns(own_fd, CloneFlag.NEWPID)
+    finally:
+        os.close(own_fd)
+
+
+@contextlib.contextmanager
+def _children_at(offsets: bytes) -> Iterator[None]:
+    """Let this process' children be born in a new time namespace; its own is not changed.
+
+    Offsets can be written only while nobody is in the namespace: so it is not made by clone3.
+    """
+    own_fd = os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        process.unshare(CloneFlag.NEWTIME)
+        try:
+            if offsets:
+                fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(fd, offsets)
+                finally:
+                    os.close(fd)
+            yield
+        finally:
+            process.setns(own_fd, CloneFlag.NEWTIME)
     finally:
         os.close(own_fd)
 

@@ -109,6 +109,7 @@ def _bear(
             namespaces=plan.new_namespaces,
             pid_namespace_fd=namespace_fd,
             warnings=[*plan.first.masks.warnings, *warnings],
+            time_offsets=plan.time_offsets,
             when_mounted=lambda pid: hooks.run_all(
                 plan.hooks.create_runtime, plan.hooks.document("creating", pid), plan.hooks.bundle
             ),

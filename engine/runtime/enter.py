@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from engine.kernel import prctl, seccomp, system, tty
 from engine.kernel.process import close_range, set_oom_score_adj
-from engine.runtime import hooks, identity, program, seal
+from engine.runtime import hooks, identity, program, scheduling, seal
 from engine.runtime.handshake import InitLine
 from engine.runtime.hooks import HookPlan
 from engine.runtime.model import Stdio
@@ -107,6 +107,7 @@ def run(
     arguments = [os.fsencode(word) for word in process.args]
     if process.no_new_privileges:
         prctl.set_no_new_privs()
+    scheduling.apply(plan.scheduling, progress)
     progress.at("wait for start")
     seal.survive_maker()
     line.await_start(listener_fd)

@@ -13,7 +13,7 @@ from engine.runtime.handshake import InitLine
 from engine.runtime.model import Created, Stdio
 from engine.runtime.plan import ProcessPlan, plan_process
 from engine.runtime.progress import Progress
-from engine.spec.runtime import Process, Spec
+from engine.spec.runtime import NamespaceType, Process, Spec
 
 _JOINED = (
     CloneFlag.NEWNS | CloneFlag.NEWCGROUP | CloneFlag.NEWUTS | CloneFlag.NEWIPC | CloneFlag.NEWNET
@@ -44,11 +44,14 @@ def enter(
         spec, process, last_capability=last_capability(), held_capabilities=held_capabilities()
     )
     own = own_executable()
+    joined = _JOINED
+    if any(space.type is NamespaceType.TIME for space in spec.linux.namespaces):
+        joined |= CloneFlag.NEWTIME
     with as_start_failure("find the container's process", str(target_pid)):
         pidfd = kernel.pidfd_open(target_pid) if target_pidfd is None else os.dup(target_pidfd)
     try:
         return bear(
-            lambda line_fd: _run(plan, line_fd, pidfd, stdio, own),
+            lambda line_fd: _run(plan, line_fd, pidfd, stdio=stdio, own=own, joined=joined),
             cgroup_at(cgroup),
             pid_namespace_fd=pidfd,
             warnings=plan.masks.warnings,
@@ -57,14 +60,22 @@ def enter(
         os.close(pidfd)
 
 
-def _run(plan: ProcessPlan, line_fd: int, pidfd: int, stdio: Stdio, own: tuple[int, int]) -> NoReturn:
+def _run(
+    plan: ProcessPlan,
+    line_fd: int,
+    pidfd: int,
+    *,
+    stdio: Stdio,
+    own: tuple[int, int],
+    joined: CloneFlag,
+) -> NoReturn:
     def body(line: InitLine, progress: Progress) -> None:
         last_steps.score_oom(plan, line)
         # First of all: the namespaces of the container begin with its control group's.
         progress.at("join control group")
         line.await_joined()
         progress.at("join the container's namespaces")
-        kernel.setns(last_steps.KEPT_FD, _JOINED)
+        kernel.setns(last_steps.KEPT_FD, joined)
         os.close(last_steps.KEPT_FD)
         if plan.process.terminal:
             _open_terminal(plan, line, progress)

@@ -107,12 +107,20 @@ def _join(plan: ContainerPlan, progress: Progress) -> None:
         progress.at("join namespace", path)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            if kind == CloneFlag.NEWUTS and (plan.hostname or plan.domainname):
+                _refuse_own_names(fd)
             process.setns(fd, kind)
         finally:
             os.close(fd)
     if plan.own_network:
         progress.at("bring up the loopback interface")
         loopback.up()
+
+
+def _refuse_own_names(uts_fd: int) -> None:
+    """Refuse to name the host: a joined namespace is named as a new one, but not the one we are in."""
+    if os.path.samestat(os.fstat(uts_fd), os.stat("/proc/self/ns/uts")):
+        raise OSError(0, "it is the host's own, which is not to be renamed")
 
 
 def _name_host(plan: ContainerPlan, progress: Progress) -> None:

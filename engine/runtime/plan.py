@@ -14,13 +14,14 @@ from pathlib import Path
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import hooks, identity, seccomp
+from engine.runtime import hooks, identity, scheduling, seccomp
 from engine.runtime.hooks import HookPlan
 from engine.runtime.identity import CapabilityMasks
 from engine.runtime.options import propagation_of
 from engine.runtime.program import parse_environment
 from engine.runtime.rootfs import MountStep, clean, plan
-from engine.spec.runtime import Device, Mount, NamespaceType, Process, Rlimit, Spec
+from engine.runtime.scheduling import Scheduling
+from engine.spec.runtime import Device, Mount, NamespaceType, Process, Rlimit, Spec, TimeOffset
 
 _FLAGS = {
     NamespaceType.PID: CloneFlag.NEWPID,
@@ -29,11 +30,19 @@ _FLAGS = {
     NamespaceType.IPC: CloneFlag.NEWIPC,
     NamespaceType.UTS: CloneFlag.NEWUTS,
     NamespaceType.CGROUP: CloneFlag.NEWCGROUP,
+    NamespaceType.TIME: CloneFlag.NEWTIME,
 }
+_RLIMIT_NAMES = (
+    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
+)
+RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES.split())}
 _DEVICE_TYPES = frozenset("cbup")
 _OOM_SCORE_MAX = 1000
 _TERMINAL_MAX = (1 << 16) - 1
 _INFINITY = (1 << 64) - 1
+_CLOCKS = frozenset({"monotonic", "boottime"})
+_SECONDS_MAX = (1 << 63) // 10**9  # KTIME_SEC_MAX
+_NANOSECONDS = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class ProcessPlan:
     filter: bytes | None
     filter_flags: int
     last_capability: int
+    scheduling: Scheduling
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,7 @@ class ContainerPlan:
     hostname: str
     domainname: str
     hooks: HookPlan
+    time_offsets: bytes | None  # for a new time namespace, made by the parent; None: none is
 
 
 def plan_container(
@@ -95,15 +106,16 @@ def plan_container(
     new, joined, pid_namespace = _namespaces(spec)
     if not new & CloneFlag.NEWNS:
         raise NotSupported("a container without a mount namespace of its own is not supported")
-    if spec.hostname and not new & CloneFlag.NEWUTS:
-        raise InvalidArgument("a hostname needs a new uts namespace")
+    named = bool(spec.hostname or spec.domainname)
+    if named and not any(space.type is NamespaceType.UTS for space in spec.linux.namespaces):
+        raise InvalidArgument(f"a {'hostname' if spec.hostname else 'domainname'} needs a uts namespace")
     _check_devices(spec.linux.devices)
     return ContainerPlan(
         container_id=container_id,
         first=plan_process(
             spec, spec.process, last_capability=last_capability, held_capabilities=held_capabilities
         ),
-        new_namespaces=new & ~CloneFlag.NEWCGROUP,
+        new_namespaces=new & ~(CloneFlag.NEWCGROUP | CloneFlag.NEWTIME),
         joined=joined,
         pid_namespace=pid_namespace,
         own_cgroup_namespace=bool(new & CloneFlag.NEWCGROUP),
@@ -120,6 +132,7 @@ def plan_container(
         hostname=spec.hostname,
         domainname=spec.domainname,
         hooks=hooks.plan(spec, bundle, container_id),
+        time_offsets=_time_offsets(spec.linux.time_offsets, own=bool(new & CloneFlag.NEWTIME)),
     )
 
 
@@ -150,10 +163,11 @@ def plan_process(
         process=process,
         masks=identity.masks(process.capabilities, last=last_capability, held=held_capabilities),
         environment=parse_environment(process.env),
-        rlimits=tuple(_rlimit(limit) for limit in process.rlimits),
+        rlimits=_rlimits(process.rlimits),
         filter=seccomp.compile_profile(profile) if profile else None,
         filter_flags=seccomp.flags_of(profile) if profile else 0,
         last_capability=last_capability,
+        scheduling=scheduling.plan(process.scheduler, process.io_priority, spec.linux.personality),
     )
 
 
@@ -178,7 +192,6 @@ def _refuse(spec: Spec) -> None:
     for asked, what in (
         (linux.uid_mappings or linux.gid_mappings, "user namespaces"),
         (linux.intel_rdt, "intelRdt"),
-        (linux.personality, "personality"),
         (linux.mount_label, "mountLabel"),
     ):
         if asked:
@@ -200,10 +213,26 @@ def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...
         elif space.type is NamespaceType.PID:
             pid_namespace = space.path
         elif space.type is NamespaceType.MOUNT:
-            raise NotSupported("joining a mount namespace is not supported")
+            raise NotSupported("joining a mount namespace is not supported: all in it would get the root")
         else:
             joined.append((flag, space.path))
     return new, tuple(joined), pid_namespace
+
+
+def _time_offsets(offsets: Mapping[str, TimeOffset], *, own: bool) -> bytes | None:
+    """Return what is written to /proc/self/timens_offsets, time_namespaces(7)."""
+    if not own:
+        if offsets:
+            raise InvalidArgument("linux.timeOffsets needs a new time namespace")
+        return None
+    lines = []
+    for clock, offset in offsets.items():
+        if clock not in _CLOCKS:
+            raise InvalidArgument(f"linux.timeOffsets: {clock!r} is neither monotonic nor boottime")
+        if abs(offset.secs) > _SECONDS_MAX or not 0 <= offset.nanosecs < _NANOSECONDS:
+            raise InvalidArgument(f"linux.timeOffsets.{clock} is out of range")
+        lines.append(f"{clock} {offset.secs} {offset.nanosecs}\n")
+    return "".join(lines).encode("ascii")
 
 
 def _check_devices(devices: Sequence[Device]) -> None:
@@ -213,9 +242,18 @@ def _check_devices(devices: Sequence[Device]) -> None:
             raise InvalidArgument(f"device {device.path}: unknown type {device.type!r}")
 
 
+def _rlimits(limits: Sequence[Rlimit]) -> tuple[tuple[int, int, int], ...]:
+    seen: set[str] = set()
+    for limit in limits:
+        if limit.type in seen:
+            raise InvalidArgument(f"process.rlimits: {limit.type} is listed twice")
+        seen.add(limit.type)
+    return tuple(_rlimit(limit) for limit in limits)
+
+
 def _rlimit(limit: Rlimit) -> tuple[int, int, int]:
-    number = getattr(resource, limit.type, None) if limit.type.startswith("RLIMIT_") else None
-    if not isinstance(number, int):
+    number = RLIMITS.get(limit.type)
+    if number is None:
         raise InvalidArgument(f"unknown resource limit: {limit.type!r}")
     if not (0 <= limit.soft <= _INFINITY and 0 <= limit.hard <= _INFINITY):
         raise InvalidArgument(f"{limit.type}: out of range")

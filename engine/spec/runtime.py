@@ -53,6 +53,25 @@ class Rlimit(_Document, frozen=True, kw_only=True):
     soft: int
 
 
+class Scheduler(_Document, frozen=True, kw_only=True):
+    """How the kernel shares processors; times in nanoseconds, for SCHED_DEADLINE."""
+
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: tuple[str, ...] = ()
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class IoPriority(_Document, frozen=True, kw_only=True):
+    """Class and level, 0 the most urgent, of input and output."""
+
+    io_class: str = msgspec.field(name="class")
+    priority: int = 0
+
+
 class Process(_Document, frozen=True, kw_only=True):
     """What runs: the container's own process, or one that joins it."""
 
@@ -68,6 +87,8 @@ class Process(_Document, frozen=True, kw_only=True):
     oom_score_adj: int | None = None
     apparmor_profile: str = ""
     selinux_label: str = ""
+    scheduler: Scheduler | None = None
+    io_priority: IoPriority | None = None
 
 
 class Root(_Document, frozen=True, kw_only=True):
@@ -299,6 +320,20 @@ class Seccomp(_Document, frozen=True, kw_only=True):
     syscalls: tuple[SeccompRule, ...] = ()
 
 
+class Personality(_Document, frozen=True, kw_only=True):
+    """The execution domain; no flags exist."""
+
+    domain: str
+    flags: tuple[str, ...] = ()
+
+
+class TimeOffset(_Document, frozen=True, kw_only=True):
+    """How far a clock of a time namespace is from the host's."""
+
+    secs: int = 0
+    nanosecs: int = 0
+
+
 class Linux(_Document, frozen=True, kw_only=True):
     """Everything that only Linux has."""
 
@@ -315,7 +350,8 @@ class Linux(_Document, frozen=True, kw_only=True):
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""
     intel_rdt: dict[str, object] | None = None
-    personality: dict[str, object] | None = None
+    personality: Personality | None = None
+    time_offsets: dict[str, TimeOffset] = {}
 
 
 class Spec(_Document, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from engine.spec.runtime import (
     Rlimit,
     Root,
     Spec,
+    TimeOffset,
 )
 
 SPEC = Spec(
@@ -45,6 +46,11 @@ def _plan(spec: Spec) -> ContainerPlan:
 
 def _linux(**changes: Any) -> Spec:
     return msgspec.structs.replace(SPEC, linux=msgspec.structs.replace(SPEC.linux, **changes))
+
+
+def _timed(offsets: dict[str, TimeOffset]) -> Spec:
+    spaces = (*SPEC.linux.namespaces, Namespace(type=NamespaceType.TIME))
+    return _linux(namespaces=spaces, time_offsets=offsets)
 
 
 def _process(**changes: Any) -> Spec:
@@ -93,7 +99,15 @@ def test_namespaces_to_join() -> None:
         _process(args=("a\0b",)),
         _process(rlimits=(Rlimit(type="RLIMIT_NO", hard=1, soft=1),)),
         _process(rlimits=(Rlimit(type="RLIMIT_NOFILE", hard=1, soft=2),)),
+        _process(
+            rlimits=(Rlimit(type="RLIMIT_CPU", hard=1, soft=1), Rlimit(type="RLIMIT_CPU", hard=1, soft=1))
+        ),
         _process(oom_score_adj=5000),
+        msgspec.structs.replace(SPEC, domainname="d"),
+        _linux(time_offsets={"boottime": TimeOffset(secs=1)}),
+        _timed({"realtime": TimeOffset(secs=1)}),
+        _timed({"boottime": TimeOffset(nanosecs=10**9)}),
+        _timed({"monotonic": TimeOffset(secs=1 << 62)}),
         _process(console_size=ConsoleSize(height=1, width=65536)),
         _linux(namespaces=(Namespace(type=NamespaceType.MOUNT), Namespace(type=NamespaceType.MOUNT))),
         _linux(devices=(Device(path="/dev/x", type="q"),)),
@@ -116,6 +130,7 @@ def test_contradictions_are_refused(spec: Spec) -> None:
         msgspec.structs.replace(SPEC, oci_version="2.0.0"),
         _linux(uid_mappings=(IdMapping(container_id=0, host_id=0, size=1),)),
         _linux(namespaces=(Namespace(type=NamespaceType.PID),)),
+        _linux(namespaces=(Namespace(type=NamespaceType.MOUNT, path="/m"),)),
         _linux(namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER))),
         _process(apparmor_profile="p"),
     ],
@@ -135,6 +150,15 @@ def test_capabilities_that_the_engine_lacks_are_left_out_with_a_warning() -> Non
     assert masks.effective == masks.permitted == _HELD
     assert masks.inheritable == masks.ambient == 0
     assert masks.warnings == ("capabilities left out, the engine has none of them itself: CAP_SYS_RESOURCE",)
+
+
+def test_offsets_of_a_new_time_namespace_become_lines() -> None:
+    made = _plan(_timed({"monotonic": TimeOffset(secs=-5, nanosecs=7)}))
+
+    assert made.time_offsets == b"monotonic -5 7\n"
+    assert not made.new_namespaces & CloneFlag.NEWTIME
+    assert _plan(_timed({})).time_offsets == b""
+    assert _plan(SPEC).time_offsets is None
 
 
 def test_a_sysctl_becomes_a_file() -> None:
