@@ -12,14 +12,23 @@ RET_KILL_THREAD = 0x00000000
 RET_TRAP = 0x00030000
 RET_ERRNO = 0x00050000
 RET_TRACE = 0x7FF00000
+RET_USER_NOTIF = 0x7FC00000
 RET_LOG = 0x7FFC0000
 RET_ALLOW = 0x7FFF0000
 
 FLAG_TSYNC = 1
 FLAG_LOG = 2
 FLAG_SPEC_ALLOW = 4
+FLAG_NEW_LISTENER = 8
+FLAG_WAIT_KILLABLE_RECV = 32
 
-AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+AUDIT_ARCH = {
+    "x86_64": 0xC000003E,
+    "x32": 0xC000003E,
+    "x86": 0x40000003,
+    "aarch64": 0xC00000B7,
+    "arm": 0x40000028,
+}
 INSTRUCTION_BYTES = 8
 MAX_INSTRUCTIONS = 4096
 
@@ -34,8 +43,11 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def set_mode_filter(program: bytes, flags: int = 0) -> None:
+def set_mode_filter(program: bytes, flags: int = 0) -> int:
     """Filter this thread's system calls by `program`, instructions of eight bytes.
+
+    Returns:
+        With FLAG_NEW_LISTENER the descriptor (close-on-exec) that tells of calls to answer, else 0.
 
     Raises:
         PermissionError: neither no_new_privs nor CAP_SYS_ADMIN.
@@ -43,5 +55,7 @@ def set_mode_filter(program: bytes, flags: int = 0) -> None:
     """
     buffer = ctypes.create_string_buffer(program, len(program))
     prog = _Program(len(program) // INSTRUCTION_BYTES, ctypes.addressof(buffer))
-    if _seccomp(_SET_MODE_FILTER, flags, ctypes.addressof(prog)) < 0:
+    result: int = _seccomp(_SET_MODE_FILTER, flags, ctypes.addressof(prog))
+    if result < 0:
         fail(f"seccomp(SECCOMP_SET_MODE_FILTER, {flags}, {prog.length} instructions)")
+    return result

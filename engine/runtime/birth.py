@@ -10,10 +10,11 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from typing import NoReturn
 
 from engine.kernel import capabilities, process
 from engine.kernel.process import CloneFlag
-from engine.runtime import handshake
+from engine.runtime import handshake, listener
 from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.errors import StartFailed
 from engine.runtime.handshake import Kind, Report
@@ -199,13 +200,36 @@ def start(created: Created, *, patience_s: float | None = READY_TIMEOUT_S) -> No
         line.settimeout(patience_s)
         try:
             line.send(Kind.START.value)
-            packet = line.recv(handshake.PACKET_BYTES)
+            packet, fds = handshake.receive(line)
+            if packet == Kind.LISTENER.value and fds:
+                _hand_over(created, fds[0])
+                line.send(Kind.TAKEN.value)
+                packet, _ = handshake.receive(line)
         except TimeoutError:
             raise StartFailed("start", errno.ETIMEDOUT, "") from None
         except OSError as err:
             raise StartFailed("start", err.errno or 0, "the process has ended") from err
     if packet[:1] == Kind.ERROR.value:
         raise handshake.decode_error(packet)
+
+
+def _refuse_without_agent() -> NoReturn:
+    raise StartFailed("hand over the seccomp listener", 0, "no agent is known for this process")
+
+
+def _hand_over(created: Created, listener_fd: int) -> None:
+    """Give the listener to the agent; a process that nobody would answer for is ended."""
+    try:
+        if created.agent is None:
+            _refuse_without_agent()
+        with as_start_failure("hand over the seccomp listener to", created.agent.path):
+            listener.hand_over(created.agent, created.pid, listener_fd)
+    except StartFailed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(created.pid, signal.SIGKILL)  # it waits for an answer: the number is surely its own
+        raise
+    finally:
+        os.close(listener_fd)
 
 
 @contextlib.contextmanager

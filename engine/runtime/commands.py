@@ -6,7 +6,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from engine.runtime.create import create
 from engine.runtime.errors import StartFailed
 from engine.runtime.exec import enter
 from engine.runtime.hooks import HookPlan
+from engine.runtime.listener import agent_of
 from engine.runtime.model import Created, Stdio
 from engine.runtime.store import Container, Status, Store
 from engine.runtime.update import asked, updated
@@ -219,7 +220,8 @@ def start(context: Context) -> int:
     plan = _hooks_of(container, found.bundle)
     line = container.connect()
     try:
-        _start(Created(found.pid, -1, None, found.cgroup, (), line.detach()), plan)
+        agent = agent_of(container.spec(), container.id, found.bundle)
+        _start(Created(found.pid, -1, None, found.cgroup, (), line.detach(), agent=agent), plan)
     except StartFailed:
         cgroup_at(found.cgroup).signal(signal.SIGKILL)
         raise
@@ -333,6 +335,7 @@ def execute(context: Context) -> int:
     _check_console(process, flags.console_socket, detached=flags.detach)
     with container.pidfd() as pidfd:
         created = enter(found.pid, spec, process, stdio=_STDIO, cgroup=found.cgroup, target_pidfd=pidfd)
+        created = replace(created, agent=agent_of(spec, container.id, found.bundle, found.pid))
     try:
         for warning in created.warnings:
             context.warn(warning)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.runtime import hooks, init, state
+from engine.runtime import hooks, init, listener, state
 from engine.runtime.birth import (
     READY_TIMEOUT_S,
     as_start_failure,
@@ -62,7 +62,7 @@ def create(
                 path, state.new_state(container_id, bundle, created.pid, cgroup.path, spec.annotations)
             )
         undo.pop_all()
-    return replace(created, state_path=path)
+    return replace(created, state_path=path, agent=listener.agent_of(spec, container_id, bundle))
 
 
 def prepare(

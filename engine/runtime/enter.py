@@ -27,6 +27,7 @@ KEPT_FD = 4
 _OUT_OF_THE_WAY = 64
 DEFAULT_UMASK = 0o022
 _STDIO_FDS = 3
+_LISTENER_FLAGS = seccomp.FLAG_NEW_LISTENER | seccomp.FLAG_WAIT_KILLABLE_RECV
 
 
 class OutsideRoot(OSError):
@@ -114,7 +115,7 @@ def run(
     if found is not None and found.start_container:
         _run_hooks(plan, found, progress, own)
     progress.at("confine")
-    _confine(plan)
+    _confine(plan, line)
     progress.at("exec", process.args[0])
     seal.reset_signals()
     os.execve(path, arguments, environment)  # noqa: S606 (this is what a runtime is for)
@@ -128,15 +129,25 @@ def _run_hooks(plan: ProcessPlan, found: HookPlan, progress: Progress, own: tupl
         hooks.run(step, document, lambda: _confine(plan))
 
 
-def _confine(plan: ProcessPlan) -> None:
-    """Take the final capabilities and load the filter, which needs one of them without no_new_privs."""
+def _confine(plan: ProcessPlan, line: InitLine | None = None) -> None:
+    """Take the final capabilities and load the filter, which needs one of them without no_new_privs.
+
+    Without `line` nobody answers: a call that is for an agent fails with ENOSYS.
+    """
     confined = plan.process.no_new_privileges
     if confined:
         identity.confine(plan.masks)
     if plan.filter is not None:
-        seccomp.set_mode_filter(plan.filter, plan.filter_flags)
+        _filter(plan.filter, plan.filter_flags, line)
     if not confined:
         identity.confine(plan.masks)
+
+
+def _filter(program: bytes, flags: int, line: InitLine | None) -> None:
+    if line is None or not flags & seccomp.FLAG_NEW_LISTENER:
+        seccomp.set_mode_filter(program, flags & ~_LISTENER_FLAGS)
+        return
+    line.listener(seccomp.set_mode_filter(program, flags))
 
 
 def _own(fd: int, uid: int) -> None:

@@ -11,6 +11,8 @@
       <------------------------------ READY     user, capabilities, cwd are set, the program is found
     start                                       waits
       START ----------------------------------> seccomp, execve
+      <---------------------- LISTENER + fd     when calls are for an agent to answer: seccomp is loaded
+      TAKEN ----------------------------------> the agent has it
       <------------------------- end of file    the program runs: execve closed the line
       <------------------------------ ERROR     at any moment instead: step, errno, text; init ends
 
@@ -37,6 +39,8 @@ class Kind(bytes, enum.Enum):
 
     JOINED = b"J"
     MOUNTED = b"M"
+    LISTENER = b"L"
+    TAKEN = b"K"
     HOOKED = b"H"
     START = b"S"
     READY = b"R"
@@ -74,7 +78,7 @@ def wait_ready(line: socket.socket, report: Report, when_mounted: Callable[[], N
         TimeoutError: it said nothing for the socket's time-out.
     """
     while True:
-        packet, fds = _receive(line)
+        packet, fds = receive(line)
         if fds:
             report.terminal_fd = fds[0]
         if not packet:
@@ -90,7 +94,7 @@ def wait_ready(line: socket.socket, report: Report, when_mounted: Callable[[], N
             report.warnings.append(packet[1:].decode("utf-8", "replace"))
 
 
-def _receive(line: socket.socket) -> tuple[bytes, list[int]]:
+def receive(line: socket.socket) -> tuple[bytes, list[int]]:
     """Return one packet and the descriptors (close-on-exec) that came with it."""
     size = array.array("i").itemsize
     how = (PACKET_BYTES, socket.CMSG_SPACE(size), socket.MSG_CMSG_CLOEXEC)
@@ -125,6 +129,15 @@ class InitLine:
         """Hand over the master of the terminal."""
         rights = array.array("i", [master_fd])
         self._socket.sendmsg([Kind.TERMINAL.value], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    def listener(self, listener_fd: int) -> None:
+        """Hand over the listener of the filter that this process has just got; return once an agent has it.
+
+        The filter is at work already: `sendmsg` is the one call that must not wait for an answer.
+        """
+        rights = array.array("i", [listener_fd])
+        self._socket.sendmsg([Kind.LISTENER.value], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        self._expect(Kind.TAKEN)
 
     def error(self, step: str, errno: int, text: str) -> None:
         """Tell why this process is about to end."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.runtime.listener import Agent
+
 
 @dataclass(frozen=True, slots=True)
 class Stdio:
@@ -24,6 +26,7 @@ class Created:
         cgroup: path of its control group below every hierarchy's root; "" for the caller's.
         warnings: what could not be done and was not essential, one line each.
         control_fd: the runtime's line to the waiting process; `start` closes it.
+        agent: who answers system calls of the process; None: nobody is asked.
         state_path: state.json of the container; None for a process that joined one.
     """
 
@@ -34,3 +37,4 @@ class Created:
     warnings: tuple[str, ...]
     control_fd: int = field(repr=False)
     state_path: Path | None = None
+    agent: Agent | None = None

@@ -3,8 +3,12 @@
 The program is a binary search over ranges of system call numbers, so the
 deepest call costs eight comparisons, where a list of rules would cost
 hundreds. A call with conditions on its arguments ends in a chain of them.
-Only the machine's own architecture is let in: a call of another ABI (32-bit,
-x32) gets ENOSYS.
+The machine's own architecture is always filtered. Of the others that its
+kernel may offer (x86 and x32, arm) those that the profile lists get a part of
+the program each, with their own numbers; a call of one that it does not list
+gets ENOSYS. On x86 a rule without conditions is also for the way through
+socketcall(2) and ipc(2); the arguments of a call that goes there cannot be
+seen, so a rule with conditions is for the direct call only.
 
 Source: OCI runtime-spec 1.2.0, config-linux.md, "Seccomp"; seccomp(2).
 """
@@ -15,6 +19,7 @@ import struct
 from itertools import pairwise
 
 from engine.base.errors import InvalidArgument, NotSupported
+from engine.kernel import abis
 from engine.kernel import seccomp as kernel
 from engine.kernel.syscalls import MACHINE, numbers
 from engine.spec.runtime import Seccomp, SeccompArg, SeccompRule
@@ -28,11 +33,12 @@ _JGE = 0x35
 _RET = 0x06
 _NUMBER_AT, _ARCH_AT, _ARGS_AT = 0, 4, 16
 _LOW = 0xFFFFFFFF
-_X32_BIT = 0x40000000
 _JUMP_MAX = 255
 _ARGS = 6
 _ERRNO_MAX = 4095
+_TRACE_MAX = 65535
 
+NOTIFY = "SCMP_ACT_NOTIFY"
 _ACTIONS = {
     "SCMP_ACT_ALLOW": kernel.RET_ALLOW,
     "SCMP_ACT_LOG": kernel.RET_LOG,
@@ -40,14 +46,26 @@ _ACTIONS = {
     "SCMP_ACT_KILL": kernel.RET_KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": kernel.RET_KILL_THREAD,
     "SCMP_ACT_KILL_PROCESS": kernel.RET_KILL_PROCESS,
+    NOTIFY: kernel.RET_USER_NOTIF,
 }
 _WITH_NUMBER = {"SCMP_ACT_ERRNO": kernel.RET_ERRNO, "SCMP_ACT_TRACE": kernel.RET_TRACE}
 _FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # one thread, nothing to synchronise
     "SECCOMP_FILTER_FLAG_LOG": kernel.FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": kernel.FLAG_SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": kernel.FLAG_WAIT_KILLABLE_RECV,
 }
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+_OTHERS = {  # machine -> the other ABIs that its kernel may offer
+    "x86_64": {"SCMP_ARCH_X86": "x86", "SCMP_ARCH_X32": "x32"},
+    "aarch64": {"SCMP_ARCH_ARM": "arm"},
+}
+_KNOWN_NAMES = (
+    "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE"
+    " S390 S390X PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB"
+)
+_KNOWN = frozenset(f"SCMP_ARCH_{name}" for name in _KNOWN_NAMES.split())
+_BEFORE_HANDED_OVER = "sendmsg"  # what the process itself calls before anybody can answer
 OPERATORS = tuple(f"SCMP_CMP_{name}" for name in ("EQ", "NE", "LT", "LE", "GT", "GE", "MASKED_EQ"))
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
@@ -59,6 +77,21 @@ def actions() -> list[str]:
     return sorted({**_ACTIONS, **_WITH_NUMBER})
 
 
+def architectures() -> list[str]:
+    """Return the names of architectures that a profile may list; those of other machines change nothing."""
+    return sorted(_KNOWN)
+
+
+def flags() -> list[str]:
+    """Return the names of the flags that a profile may have."""
+    return sorted(_FLAGS)
+
+
+def notifies(profile: Seccomp) -> bool:
+    """Tell whether some calls are for an agent to answer."""
+    return any(action == NOTIFY for action in (profile.default_action, *(r.action for r in profile.syscalls)))
+
+
 @functools.lru_cache(maxsize=8)
 def compile_profile(profile: Seccomp, machine: str = MACHINE) -> bytes:
     """Return the program for `profile`; the same profile is compiled once a process.
@@ -68,57 +101,99 @@ def compile_profile(profile: Seccomp, machine: str = MACHINE) -> bytes:
 
     Raises:
         InvalidArgument: an action, operator, errno or argument index does not exist.
-        NotSupported: it wants a listener, or leaves out this machine's architecture.
+        NotSupported: this machine has no table.
     """
     own = ARCHITECTURES.get(machine)
     if own is None:
         raise NotSupported(f"seccomp: no system call table for {machine}")
-    if profile.architectures and own not in profile.architectures:
-        raise NotSupported(f"seccomp: the profile does not cover {own}")
-    default = _action(profile.default_action, profile.default_errno_ret)
-    body = _search(_segments(_chains(profile, numbers(machine), default), default, machine))
-    foreign = kernel.RET_ERRNO | errno.ENOSYS
-    program = [
-        (_LD, 0, 0, _ARCH_AT),
-        (_JEQ, 1, 0, kernel.AUDIT_ARCH[machine]),
-        (_RET, 0, 0, foreign),
-        (_LD, 0, 0, _NUMBER_AT),
-        *body,
-    ]
+    unknown = [name for name in profile.architectures if name not in _KNOWN]
+    if unknown:
+        raise InvalidArgument(f"seccomp: unknown architecture {unknown[0]!r}")
+    _check_notify(profile)
+    tables = {machine: numbers(machine)}
+    for name, abi in _OTHERS[machine].items():
+        if name in profile.architectures:
+            tables[abi] = abis.abi_numbers(abi)
+    program = [(_LD, 0, 0, _ARCH_AT)]
+    for architecture in dict.fromkeys(kernel.AUDIT_ARCH[abi] for abi in tables):
+        section = _section(
+            profile, {abi: table for abi, table in tables.items() if kernel.AUDIT_ARCH[abi] == architecture}
+        )
+        program += [(_JEQ, 1, 0, architecture), (_JA, 0, 0, len(section)), *section]
+    program.append((_RET, 0, 0, kernel.RET_ERRNO | errno.ENOSYS))
     if len(program) > kernel.MAX_INSTRUCTIONS:
         raise InvalidArgument(f"seccomp: profile of {len(program)} instructions, the kernel takes 4096")
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def _check_notify(profile: Seccomp) -> None:
+    if profile.listener_metadata and not profile.listener_path:
+        raise InvalidArgument("seccomp: listenerMetadata without listenerPath")
+    if not notifies(profile):
+        return
+    if not profile.listener_path:
+        raise InvalidArgument(f"seccomp: {NOTIFY} without listenerPath")
+    if profile.default_action == NOTIFY:
+        raise InvalidArgument(f"seccomp: {NOTIFY} cannot be the default: the process itself could not start")
+    if any(_BEFORE_HANDED_OVER in rule.names for rule in profile.syscalls if rule.action == NOTIFY):
+        raise InvalidArgument(
+            f"seccomp: {NOTIFY} of {_BEFORE_HANDED_OVER}: that is how the listener gets out"
+        )
 
 
 def flags_of(profile: Seccomp) -> int:
     """Return the flags for seccomp(2).
 
     Raises:
-        NotSupported: one that this runtime does not know, or a listener.
+        NotSupported: one that this runtime does not know.
     """
-    flags = 0
+    flags = kernel.FLAG_NEW_LISTENER if notifies(profile) else 0
     for name in profile.flags:
         if name not in _FLAGS:
             raise NotSupported(f"seccomp flag {name} is not supported")
         flags |= _FLAGS[name]
-    if profile.listener_path:
-        raise NotSupported("seccomp: listenerPath is not supported")
+    if flags & kernel.FLAG_WAIT_KILLABLE_RECV and not flags & kernel.FLAG_NEW_LISTENER:
+        raise InvalidArgument(f"seccomp: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without {NOTIFY}")
     return flags
 
 
 def _action(name: str, errno_ret: int | None) -> int:
     if name in _ACTIONS:
+        if errno_ret is not None:
+            raise InvalidArgument(f"seccomp: {name} returns no number: errnoRet {errno_ret}")
         return _ACTIONS[name]
     if name not in _WITH_NUMBER:
         raise InvalidArgument(f"seccomp: unknown action {name!r}")
     number = errno.EPERM if errno_ret is None else errno_ret
-    if not 0 <= number <= _ERRNO_MAX:
-        raise InvalidArgument(f"seccomp: errno {number} is out of range")
+    if not 0 <= number <= (_TRACE_MAX if name == "SCMP_ACT_TRACE" else _ERRNO_MAX):
+        raise InvalidArgument(f"seccomp: errnoRet {number} is out of range")
     return _WITH_NUMBER[name] | number
 
 
+def _section(profile: Seccomp, tables: dict[str, dict[str, int]]) -> list[Instruction]:
+    """Return the part of the program for one architecture of the kernel's, which x86_64 and x32 share."""
+    default = _action(profile.default_action, profile.default_errno_ret)
+    chains: dict[int, int | tuple[Instruction, ...]] = {}
+    for abi, table in tables.items():
+        chains |= _chains(profile, table, default, multiplexed=abi == "x86")
+    x32 = default if "x32" in tables else kernel.RET_ERRNO | errno.ENOSYS
+    leaves = {abis.X32_BIT: x32} if "x86_64" in tables else {}
+    return [(_LD, 0, 0, _NUMBER_AT), *_search(_segments(chains, default, leaves))]
+
+
+def _places(name: str, table: dict[str, int], *, multiplexed: bool) -> list[tuple[int, SeccompArg | None]]:
+    """Return the numbers by which `name` is called, with what must hold for the call to be that one."""
+    places: list[tuple[int, SeccompArg | None]] = [(table[name], None)] if name in table else []
+    if multiplexed and name in abis.SOCKETCALL:
+        places.append((table["socketcall"], SeccompArg(index=0, value=abis.SOCKETCALL[name])))
+    if multiplexed and name in abis.IPC:
+        version = SeccompArg(index=0, value=0xFFFF, value_two=abis.IPC[name], op="SCMP_CMP_MASKED_EQ")
+        places.append((table["ipc"], version))
+    return places
+
+
 def _chains(
-    profile: Seccomp, table: dict[str, int], default: int
+    profile: Seccomp, table: dict[str, int], default: int, *, multiplexed: bool
 ) -> dict[int, int | tuple[Instruction, ...]]:
     """Return for each system call number its action, or the code that decides by arguments."""
     plain: dict[int, int] = {}
@@ -126,13 +201,14 @@ def _chains(
     for rule in profile.syscalls:
         action = _action(rule.action, rule.errno_ret)
         for name in rule.names:
-            number = table.get(name)
-            if number is None:
-                continue
-            if rule.args:
-                conditional.setdefault(number, []).append(rule)
-            else:
-                plain.setdefault(number, action)
+            for number, meant in _places(name, table, multiplexed=multiplexed):
+                if meant is None and not rule.args:
+                    plain.setdefault(number, action)
+                elif meant is None:
+                    conditional.setdefault(number, []).append(rule)
+                elif not rule.args:
+                    found = SeccompRule(names=(), action=rule.action, errno_ret=rule.errno_ret, args=(meant,))
+                    conditional.setdefault(number, []).append(found)
     result: dict[int, int | tuple[Instruction, ...]] = dict(plain)
     for number, rules in conditional.items():
         code = [instruction for rule in rules for instruction in _rule(rule)]
@@ -197,16 +273,16 @@ def _negated(code: list[_Draft]) -> list[_Draft]:
 
 
 def _segments(
-    chains: dict[int, int | tuple[Instruction, ...]], default: int, machine: str
+    chains: dict[int, int | tuple[Instruction, ...]],
+    default: int,
+    fixed: dict[int, int],
 ) -> list[tuple[int, tuple[Instruction, ...]]]:
     """Return (first number, code) of each range of numbers that are treated alike, in order."""
-    leaves: dict[int, int | tuple[Instruction, ...]] = {0: default}
+    leaves: dict[int, int | tuple[Instruction, ...]] = {0: default, **fixed}
     for number in sorted(chains):
         leaves[number] = chains[number]
         if number + 1 not in chains:
-            leaves[number + 1] = default
-    if machine == "x86_64":
-        leaves[_X32_BIT] = kernel.RET_ERRNO | errno.ENOSYS
+            leaves.setdefault(number + 1, default)
     ordered = sorted(leaves.items())
     merged = [ordered[0], *(this for last, this in pairwise(ordered) if this[1] != last[1])]
     return [(first, ((_RET, 0, 0, leaf),) if isinstance(leaf, int) else leaf) for first, leaf in merged]

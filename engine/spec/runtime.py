@@ -317,6 +317,7 @@ class Seccomp(_Document, frozen=True, kw_only=True):
     architectures: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     listener_path: str = ""
+    listener_metadata: str = ""
     syscalls: tuple[SeccompRule, ...] = ()
 
 
