@@ -4,6 +4,7 @@ Source: Linux man-pages 6.9, seccomp(2); include/uapi/linux/{seccomp,filter,audi
 """
 
 import ctypes
+import errno
 
 from engine.kernel.libc import POINTER, UINT, fail, syscall
 
@@ -35,6 +36,11 @@ MAX_INSTRUCTIONS = 4096
 _SET_MODE_FILTER = 1
 
 _seccomp = syscall("seccomp", UINT, UINT, POINTER)
+
+
+def takes_flags(flags: int) -> bool:
+    """Tell whether this kernel knows `flags`: it then looks for a program, and there is none (seccomp(2))."""
+    return _seccomp(_SET_MODE_FILTER, flags, None) < 0 and ctypes.get_errno() == errno.EFAULT
 
 
 class _Program(ctypes.Structure):

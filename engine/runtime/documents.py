@@ -1,12 +1,10 @@
-"""What `pyengine-oci` prints: states, tables, a first config.json, its features."""
+"""What `pyengine-oci` prints: states, tables, a first config.json."""
 
 import os
 import time
 from collections.abc import Iterable, Sequence
 
-from engine.kernel import capabilities
-from engine.kernel.syscalls import MACHINE
-from engine.runtime import defaults, hooks, options, seccomp
+from engine.runtime import defaults
 from engine.runtime.store import Container, Status
 from engine.spec.runtime import (
     OCI_VERSION,
@@ -113,30 +111,3 @@ def first_spec() -> Spec:
             readonly_paths=defaults.READONLY_PATHS,
         ),
     )
-
-
-def features() -> dict[str, object]:
-    """Return what this runtime knows.
-
-    Source: OCI runtime-spec 1.2.0, features.md and features-linux.md.
-    """
-    return {
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": OCI_VERSION,
-        "hooks": list(hooks.KINDS),
-        "mountOptions": options.known_words(),
-        "linux": {
-            "namespaces": sorted(_NAMESPACES),
-            "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
-            "seccomp": {
-                "enabled": MACHINE in seccomp.ARCHITECTURES,
-                "actions": seccomp.actions(),
-                "operators": list(seccomp.OPERATORS),
-                "archs": sorted(seccomp.ARCHITECTURES.values()),
-            },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
-        },
-    }

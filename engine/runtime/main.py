@@ -20,6 +20,7 @@ from engine.base.version import VERSION
 from engine.runtime import arguments, commands, documents, events
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.commands import Context
+from engine.runtime.features import features
 from engine.runtime.store import Store
 from engine.spec.runtime import OCI_VERSION
 
@@ -169,7 +170,7 @@ def _spec(context: Context) -> int:
 
 
 def _features(_context: Context) -> int:
-    return _print(documents.features())
+    return _print(features())
 
 
 _VERBS: dict[str, Callable[[Context], int]] = {

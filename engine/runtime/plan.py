@@ -23,7 +23,7 @@ from engine.runtime.rootfs import MountStep, clean, plan
 from engine.runtime.scheduling import Scheduling
 from engine.spec.runtime import Device, Mount, NamespaceType, Process, Rlimit, Spec, TimeOffset
 
-_FLAGS = {
+NAMESPACES = {
     NamespaceType.PID: CloneFlag.NEWPID,
     NamespaceType.NETWORK: CloneFlag.NEWNET,
     NamespaceType.MOUNT: CloneFlag.NEWNS,
@@ -39,6 +39,7 @@ RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES.
 _DEVICE_TYPES = frozenset("cbup")
 _OOM_SCORE_MAX = 1000
 _TERMINAL_MAX = (1 << 16) - 1
+OCI_VERSION_MIN = "1.0.0"
 _INFINITY = (1 << 64) - 1
 _CLOCKS = frozenset({"monotonic", "boottime"})
 _SECONDS_MAX = (1 << 63) // 10**9  # KTIME_SEC_MAX
@@ -191,7 +192,7 @@ def _refuse(spec: Spec) -> None:
     linux = spec.linux
     for asked, what in (
         (linux.uid_mappings or linux.gid_mappings, "user namespaces"),
-        (linux.intel_rdt, "intelRdt"),
+        (linux.intel_rdt is not None, "intelRdt"),
         (linux.mount_label, "mountLabel"),
     ):
         if asked:
@@ -205,7 +206,7 @@ def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...
         if space.type in seen:
             raise InvalidArgument(f"namespace {space.type} is listed twice")
         seen.add(space.type)
-        flag = _FLAGS.get(space.type)
+        flag = NAMESPACES.get(space.type)
         if flag is None:
             raise NotSupported(f"{space.type} namespaces are not supported")
         if not space.path:

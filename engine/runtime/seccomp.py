@@ -49,7 +49,7 @@ _ACTIONS = {
     NOTIFY: kernel.RET_USER_NOTIF,
 }
 _WITH_NUMBER = {"SCMP_ACT_ERRNO": kernel.RET_ERRNO, "SCMP_ACT_TRACE": kernel.RET_TRACE}
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # one thread, nothing to synchronise
     "SECCOMP_FILTER_FLAG_LOG": kernel.FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": kernel.FLAG_SPEC_ALLOW,
@@ -82,9 +82,11 @@ def architectures() -> list[str]:
     return sorted(_KNOWN)
 
 
-def flags() -> list[str]:
-    """Return the names of the flags that a profile may have."""
-    return sorted(_FLAGS)
+def flags_for_kernel(name: str) -> int:
+    """Return what asks seccomp(2) for the flag `name` as it is used here."""
+    if name == "SECCOMP_FILTER_FLAG_TSYNC":
+        return kernel.FLAG_TSYNC
+    return FLAGS[name] | (kernel.FLAG_NEW_LISTENER if FLAGS[name] & kernel.FLAG_WAIT_KILLABLE_RECV else 0)
 
 
 def notifies(profile: Seccomp) -> bool:
@@ -149,9 +151,9 @@ def flags_of(profile: Seccomp) -> int:
     """
     flags = kernel.FLAG_NEW_LISTENER if notifies(profile) else 0
     for name in profile.flags:
-        if name not in _FLAGS:
+        if name not in FLAGS:
             raise NotSupported(f"seccomp flag {name} is not supported")
-        flags |= _FLAGS[name]
+        flags |= FLAGS[name]
     if flags & kernel.FLAG_WAIT_KILLABLE_RECV and not flags & kernel.FLAG_NEW_LISTENER:
         raise InvalidArgument(f"seccomp: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without {NOTIFY}")
     return flags
