@@ -222,8 +222,10 @@ def start(context: Context) -> int:
     try:
         agent = agent_of(container.spec(), container.id, found.bundle)
         _start(Created(found.pid, -1, None, found.cgroup, (), line.detach(), agent=agent), plan)
-    except StartFailed:
+    except StartFailed as err:
         cgroup_at(found.cgroup).signal(signal.SIGKILL)
+        if err.step in hooks.STEPS:  # runtime.md, "Lifecycle": it goes on where the container is destroyed
+            _forget(container, found.cgroup, context.warn)
         raise
     return 0
 

@@ -36,6 +36,7 @@ from engine.runtime.program import parse_environment
 from engine.spec.runtime import OCI_VERSION, Hook, Spec
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+STEPS = frozenset(f"{kind} hook" for kind in KINDS)  # of a `StartFailed`
 _STATUSES = ("creating", "created", "running", "stopped")
 _TIMEOUT_MAX_S = 86400 * 366
 _OUTPUT_BYTES = 1024  # the end of what a failing hook wrote, for the message

@@ -110,6 +110,9 @@ def plan_container(
     named = bool(spec.hostname or spec.domainname)
     if named and not any(space.type is NamespaceType.UTS for space in spec.linux.namespaces):
         raise InvalidArgument(f"a {'hostname' if spec.hostname else 'domainname'} needs a uts namespace")
+    for field, name in (("hostname", spec.hostname), ("domainname", spec.domainname)):
+        if name and spec.linux.sysctl.get(f"kernel.{field}", name) != name:
+            raise InvalidArgument(f"{field} {name!r} contradicts linux.sysctl kernel.{field}")
     _check_devices(spec.linux.devices)
     return ContainerPlan(
         container_id=container_id,

@@ -15,7 +15,7 @@ _PRIORITY_POLICIES = frozenset({"SCHED_FIFO", "SCHED_RR"})
 _NICE_MIN, _NICE_MAX = -20, 19
 _PRIORITY_MAX = 99
 _IO_LEVELS = 8
-_NS_MAX = (1 << 64) - 1
+_NS_MIN, _NS_MAX = 1 << 10, (1 << 63) - 1  # sched(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,16 @@ def _deadline(wanted: Scheduler) -> tuple[int, int, int]:
         raise InvalidArgument(
             f"process.scheduler: runtime, deadline and period do not go with {wanted.policy}"
         )
-    if not all(0 <= value <= _NS_MAX for value in times):
-        raise InvalidArgument("process.scheduler: runtime, deadline or period is out of range")
+    if not any(times):
+        if wanted.policy == "SCHED_DEADLINE":
+            raise InvalidArgument("process.scheduler: SCHED_DEADLINE needs runtime and deadline")
+        return times
+    period = wanted.period or wanted.deadline  # sched(7)
+    if not _NS_MIN <= wanted.runtime <= wanted.deadline <= period <= _NS_MAX:
+        raise InvalidArgument(
+            f"process.scheduler: runtime {wanted.runtime}, deadline {wanted.deadline}, period {period}:"
+            f" each is at least {_NS_MIN} and at most the next"
+        )
     return times
 
 

@@ -103,5 +103,6 @@ class OciLab:
         """Remove what is left; nothing may be in the way."""
         self.oci("delete", "--force", self.id)
         left = list(self.root.iterdir()) if self.root.is_dir() else []
-        left += [path for path in Path("/sys/fs/cgroup").glob(f"**/pyengine/{self.id}") if path.is_dir()]
+        tops = [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]
+        left += [path for top in tops if (path := top / "pyengine" / self.id).is_dir()]
         assert not left, left

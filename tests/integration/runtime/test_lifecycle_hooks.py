@@ -90,15 +90,16 @@ def test_a_failing_hook_of_create_leaves_nothing_and_says_why(oci: OciLab, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["startContainer", "poststart"])
-def test_a_failing_hook_of_start_ends_the_container(oci: OciLab, kind: str) -> None:
-    assert oci.create("sleep", "1000", hooks=_failing(kind)).returncode == 0
+def test_a_failing_hook_of_start_destroys_the_container(oci: OciLab, tmp_path: Path, kind: str) -> None:
+    hooks = _failing(kind) | {"poststop": [_shell(f"cat > {tmp_path}/gone")]}
+    assert oci.create("sleep", "1000", hooks=hooks).returncode == 0
 
     started = oci.oci("start", oci.id)
 
     assert started.returncode == 1
     assert started.stderr == f"pyengine-oci: {kind} hook /bin/sh: exited with status 7: no such network\n"
-    oci.wait()
-    assert oci.state()["status"] == "stopped"
+    assert not list(oci.root.iterdir())
+    assert json.loads((tmp_path / "gone").read_text())["status"] == "stopped"
 
 
 def test_a_failing_hook_after_the_end_is_a_warning_and_the_next_one_runs(oci: OciLab, tmp_path: Path) -> None:

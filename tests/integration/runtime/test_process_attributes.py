@@ -45,11 +45,12 @@ def test_the_scheduler_is_the_one_asked_for(
         assert int(fields[16]) == nice
 
 
-def test_a_scheduler_that_the_kernel_refuses_is_named_when_it_is_created(oci: OciLab) -> None:
-    made = oci.create("true", process={"scheduler": {"policy": "SCHED_DEADLINE", "runtime": 5}})
+def test_a_scheduler_that_cannot_be_is_named_before_anything_is_made(oci: OciLab) -> None:
+    made = oci.create("true", process={"scheduler": {"policy": "SCHED_FIFO"}})
 
     assert made.returncode == 1
-    assert made.stderr == "pyengine-oci: set the scheduler SCHED_DEADLINE: invalid argument\n"
+    assert made.stderr == "pyengine-oci: process.scheduler.priority is out of range: 0\n"
+    assert not list(oci.root.iterdir())
 
 
 def test_the_priority_of_input_and_output_is_the_one_asked_for(oci: OciLab) -> None:

@@ -104,6 +104,13 @@ def test_namespaces_to_join() -> None:
         ),
         _process(oom_score_adj=5000),
         msgspec.structs.replace(SPEC, domainname="d"),
+        msgspec.structs.replace(
+            _linux(
+                sysctl={"kernel.domainname": "other"},
+                namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.UTS)),
+            ),
+            domainname="d",
+        ),
         _linux(time_offsets={"boottime": TimeOffset(secs=1)}),
         _timed({"realtime": TimeOffset(secs=1)}),
         _timed({"boottime": TimeOffset(nanosecs=10**9)}),

@@ -19,13 +19,13 @@ def test_what_is_not_asked_for_is_left_alone() -> None:
 
 def test_a_deadline_in_the_kernels_layout() -> None:
     wanted = Scheduler(
-        policy="SCHED_DEADLINE", flags=("SCHED_FLAG_RESET_ON_FORK",), runtime=1, deadline=2, period=3
+        policy="SCHED_DEADLINE", flags=("SCHED_FLAG_RESET_ON_FORK",), runtime=1024, deadline=2048, period=3000
     )
 
     packed = plan(wanted, None, None).attributes
 
     assert packed is not None
-    assert struct.unpack("=IIQiIQQQII", packed) == (56, 6, 1, 0, 0, 1, 2, 3, 0, 0)
+    assert struct.unpack("=IIQiIQQQII", packed) == (56, 6, 1, 0, 0, 1024, 2048, 3000, 0, 0)
 
 
 @pytest.mark.parametrize("policy", [name for name in kernel.POLICIES if name != "SCHED_DEADLINE"])
@@ -49,7 +49,16 @@ def test_every_policy_and_flag_is_known(policy: str, flag: str) -> None:
         ("priority", {"policy": "SCHED_RR", "priority": 100}, InvalidArgument),
         ("priority", {"policy": "SCHED_IDLE", "priority": 1}, InvalidArgument),
         ("runtime", {"policy": "SCHED_OTHER", "runtime": 1}, InvalidArgument),
-        ("runtime", {"policy": "SCHED_DEADLINE", "runtime": 1 << 64}, InvalidArgument),
+        ("runtime", {"policy": "SCHED_DEADLINE"}, InvalidArgument),
+        ("runtime 0", {"policy": "SCHED_DEADLINE", "deadline": 9999}, InvalidArgument),
+        ("deadline 0", {"policy": "SCHED_DEADLINE", "runtime": 9999}, InvalidArgument),
+        ("runtime 1023", {"policy": "SCHED_DEADLINE", "runtime": 1023, "deadline": 9999}, InvalidArgument),
+        (
+            "period 5000",
+            {"policy": "SCHED_DEADLINE", "runtime": 2000, "deadline": 9999, "period": 5000},
+            InvalidArgument,
+        ),
+        ("runtime", {"policy": "SCHED_DEADLINE", "runtime": 1 << 63, "deadline": 1 << 63}, InvalidArgument),
     ],
 )
 def test_what_no_scheduler_takes_is_refused_by_its_field(
