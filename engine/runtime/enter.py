@@ -108,12 +108,14 @@ def run(
     arguments = [os.fsencode(word) for word in process.args]
     if process.no_new_privileges:
         prctl.set_no_new_privs()
-    scheduling.apply(plan.scheduling, progress)
+    if found is None or not found.start_container:
+        scheduling.apply(plan.scheduling, progress)
     progress.at("wait for start")
     seal.survive_maker()
     line.await_start(listener_fd)
     if found is not None and found.start_container:
         _run_hooks(plan, found, progress, own)
+        scheduling.apply(plan.scheduling, progress)  # a SCHED_DEADLINE process could not have forked them
     progress.at("confine")
     _confine(plan, line)
     progress.at("exec", process.args[0])

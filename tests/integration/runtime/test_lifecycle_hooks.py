@@ -2,6 +2,8 @@
 
 import json
 import os
+import select
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.runtime.hooks import KINDS
-from tests.support.ocilab import OciLab
+from tests.support.ocilab import TIMEOUT_S, OciLab
 from tests.support.tracing import inside, trace_to_end
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
@@ -163,3 +165,45 @@ def test_hooks_inside_open_nothing_but_themselves(oci: OciLab, tmp_path: Path) -
     calls = [call for process in inside(tmp_path / "trace") for call in process]
     opened = {texts[0] for name, texts in calls if name in {"open", "openat", "openat2"}}
     assert opened <= {"", ".", "/", "/bin/true", "/bin/echo"}
+
+
+def test_a_process_of_a_deadline_has_hooks_too(oci: OciLab) -> None:
+    deadline = {"policy": "SCHED_DEADLINE", "runtime": 10**6, "deadline": 10**8}
+
+    ran = oci.run(
+        "cat",
+        "/proc/self/stat",
+        hooks={"startContainer": [{"path": "/bin/true"}]},
+        process={"scheduler": deadline},
+    )
+
+    assert ran.stdout.rpartition(")")[2].split()[38] == "6", ran.stderr
+
+
+@pytest.mark.parametrize("spaces", ["own", "the host's"])
+@pytest.mark.parametrize("kind", ["createRuntime", "createContainer"])
+def test_a_hook_ends_with_the_runtime_that_was_killed(
+    oci: OciLab, tmp_path: Path, kind: str, spaces: str
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    hook = _shell(f"echo $$ > {tmp_path}/fifo; exec sleep 1000", env=["PATH=/bin:/usr/bin"])
+    linux = {} if spaces == "own" else {"namespaces": [{"type": "mount"}]}
+    oci.write("true", hooks={kind: [hook]}, linux=linux)
+    argv = [sys.executable, "-m", "engine.runtime.main", "--root", str(oci.root), "create"]
+    with subprocess.Popen([*argv, "--bundle", str(oci.bundle), oci.id]) as runtime:
+        (tmp_path / "fifo").read_text()  # it runs
+        descendants = _descendants(runtime.pid)
+        assert len(descendants) == 2  # init and the hook
+        pidfds = [os.pidfd_open(pid) for pid in descendants]
+        runtime.kill()
+
+    for pidfd in pidfds:
+        assert select.select([pidfd], [], [], TIMEOUT_S)[0]
+        os.close(pidfd)
+    deleted = oci.oci("delete", "--force", oci.id)
+    assert (deleted.returncode, deleted.stderr) == (0, "")
+
+
+def _descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [found for child in children for found in (int(child), *_descendants(int(child)))]

@@ -132,3 +132,19 @@ def test_clocks_of_a_time_namespace_are_shifted_for_the_container_and_its_execs(
     assert float(lines[2][0]) > 86400 * 400
     pid = oci.state()["pid"]
     assert os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/self/ns/time")
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/timens_offsets"), reason="the kernel has no time namespaces"
+)
+def test_a_time_namespace_is_joined_by_its_path(oci: OciLab) -> None:
+    shifted = ["unshare", "--time", "--boottime", "864000000", "--fork", "sh", "-c", "echo; read x"]
+    with subprocess.Popen(shifted, stdin=-1, stdout=-1) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        path = f"/proc/{holder.pid}/ns/time_for_children"
+        spaces = [*({"type": kind} for kind in _SPACES), {"type": "time", "path": path}]
+        ran = oci.run("cat", "/proc/uptime", linux={"namespaces": spaces})
+        holder.communicate(b"\n")
+
+    assert float(ran.stdout.split()[0]) > 864000000, ran.stderr
