@@ -85,6 +85,7 @@ class MountAttr(enum.IntFlag):
     STRICTATIME = 0x20
     ATIME_FIELD = 0x70
     NODIRATIME = 0x80
+    IDMAP = 0x100000
     NOSYMFOLLOW = 0x200000
 
 

@@ -14,14 +14,22 @@ from typing import NoReturn
 
 from engine.kernel import capabilities, process
 from engine.kernel.process import CloneFlag
-from engine.runtime import handshake, listener
+from engine.runtime import handshake, idmaps, listener
 from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.errors import StartFailed
 from engine.runtime.handshake import Kind, Report
 from engine.runtime.model import Created
+from engine.runtime.userns import IdMap
 
 READY_TIMEOUT_S = 120.0  # a mount of a sick disk may take long; it must not take forever
 _WAIT_ALL = 0x40000000  # __WALL
+_NAMES = {
+    CloneFlag.NEWPID: "pid",
+    CloneFlag.NEWNET: "net",
+    CloneFlag.NEWIPC: "ipc",
+    CloneFlag.NEWUTS: "uts",
+    CloneFlag.NEWCGROUP: "cgroup",
+}
 Child = Callable[[int], None]  # given its end of the line; does not return
 
 
@@ -38,6 +46,11 @@ def held_capabilities() -> int:
     return permitted
 
 
+def set_groups(ids: IdMap) -> bool:
+    """Tell whether a user namespace that this process maps will let its processes set groups."""
+    return idmaps.groups_can_be_set(ids, held_capabilities())
+
+
 @cache
 def own_executable() -> tuple[int, int]:
     """Return device and inode of this interpreter."""
@@ -50,18 +63,22 @@ def bear(
     cgroup: Cgroup,
     *,
     namespaces: CloneFlag = CloneFlag.NONE,
-    pid_namespace_fd: int | None = None,
+    existing: Sequence[tuple[CloneFlag, int]] = (),
+    map_ids: Callable[[int], None] | None = None,
     warnings: Sequence[str] = (),
     time_offsets: bytes | None = None,
     when_mounted: Callable[[int], None] | None = None,
     patience_s: float | None = READY_TIMEOUT_S,
 ) -> Created:
-    """Fork `child` into `namespaces`, `cgroup` and an existing PID namespace; return when it is READY.
+    """Fork `child` into `namespaces`, `cgroup` and `existing` namespaces; return when it is READY.
+
+    `map_ids` is told the process' id, and maps the ids of its new user namespace.
 
     With `time_offsets`, lines for /proc/self/timens_offsets, it is born in a new time namespace.
     `when_mounted` is called with its pid, if and when it says that its mounts are made.
 
     Raises:
+        NotSupported: `map_ids` says so.
         StartFailed: it could not be made; it has been reaped.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -70,7 +87,7 @@ def bear(
             if time_offsets is not None:
                 with as_start_failure("make a time namespace"):
                     around.enter_context(_children_at(time_offsets))
-            pid, pidfd = _clone(child, theirs.fileno(), cgroup, namespaces, pid_namespace_fd)
+            pid, pidfd = _clone(child, theirs.fileno(), cgroup, namespaces, existing)
     except BaseException:
         ours.close()
         raise
@@ -79,6 +96,10 @@ def bear(
     report = Report(list(warnings))
     try:
         ours.settimeout(patience_s)
+        if map_ids is not None:
+            with as_start_failure("map the ids of the user namespace"):
+                map_ids(pid)
+                ours.send(Kind.MAPPED.value)
         _bring_up(ours, pid, cgroup, report, when_mounted)
     except BaseException:
         end(pid, pidfd)
@@ -97,14 +118,18 @@ def bear(
 
 
 def _clone(
-    child: Child, line_fd: int, cgroup: Cgroup, namespaces: CloneFlag, pid_namespace_fd: int | None
+    child: Child,
+    line_fd: int,
+    cgroup: Cgroup,
+    namespaces: CloneFlag,
+    existing: Sequence[tuple[CloneFlag, int]],
 ) -> tuple[int, int]:
     with as_start_failure("clone"), contextlib.ExitStack() as undo:
         birth_fd = cgroup.birth_fd()
         if birth_fd is not None:
             undo.callback(os.close, birth_fd)
-        if pid_namespace_fd is not None:
-            undo.enter_context(_children_in(pid_namespace_fd))
+        for kind, namespace_fd in existing:
+            undo.enter_context(_children_in(kind, namespace_fd))
         pid, pidfd = process.clone3(namespaces, cgroup_fd=birth_fd)
         if pid == 0:
             try:
@@ -115,15 +140,15 @@ def _clone(
 
 
 @contextlib.contextmanager
-def _children_in(namespace_fd: int) -> Iterator[None]:
-    """Let this process' children be born in another PID namespace; its own is not changed."""
-    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+def _children_in(kind: CloneFlag, namespace_fd: int) -> Iterator[None]:
+    """Let this process' children be born in another namespace of a kind; its own is as before after."""
+    own_fd = os.open(f"/proc/self/ns/{_NAMES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        process.setns(namespace_fd, CloneFlag.NEWPID)
+        process.setns(namespace_fd, kind)
         try:
             yield
         finally:
-            process.setns(own_fd, CloneFlag.NEWPID)
+            process.setns(own_fd, kind)
     finally:
         os.close(own_fd)
 

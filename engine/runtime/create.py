@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.runtime import hooks, init, listener, state
+from engine.kernel.process import CloneFlag
+from engine.runtime import hooks, idmaps, init, listener, sources, state
 from engine.runtime.birth import (
     READY_TIMEOUT_S,
     as_start_failure,
@@ -15,6 +16,7 @@ from engine.runtime.birth import (
     held_capabilities,
     last_capability,
     own_executable,
+    set_groups,
 )
 from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.cgroups.select import cgroup_at, mounted
@@ -84,6 +86,7 @@ def prepare(
         layers=rootfs_mounts,
         last_capability=last_capability(),
         held_capabilities=held_capabilities(),
+        set_groups=set_groups,
     )
     return plan, cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
 
@@ -96,18 +99,23 @@ def _bear(
         cgroup_binds=cgroup.binds() if isinstance(cgroup, LegacyCgroup) else {},
         cgroup_mount=str(mounted().unified or ""),
         listener_fd=listener_fd,
+        opened=sources.NOTHING,
     )
+    users = plan.users
     with contextlib.ExitStack() as undo:
-        namespace_fd = None
-        if plan.pid_namespace:
-            with as_start_failure("join namespace", plan.pid_namespace):
-                namespace_fd = os.open(plan.pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+        around = replace(around, opened=sources.open_all(plan, held_capabilities(), undo))
+        existing = []
+        for kind, path in _joined_by_parent(plan):
+            with as_start_failure("join namespace", path):
+                namespace_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, namespace_fd)
+            existing.append((kind, namespace_fd))
         return bear(
             lambda line_fd: init.run(plan, line_fd, stdio, around),
             cgroup,
             namespaces=plan.new_namespaces,
-            pid_namespace_fd=namespace_fd,
+            existing=existing,
+            map_ids=None if users is None else lambda pid: idmaps.write(pid, users, held_capabilities()),
             warnings=[*plan.first.masks.warnings, *warnings],
             time_offsets=plan.time_offsets,
             when_mounted=lambda pid: hooks.run_all(
@@ -115,6 +123,12 @@ def _bear(
             ),
             patience_s=hooks.patience(plan.hooks.create_container, READY_TIMEOUT_S),
         )
+
+
+def _joined_by_parent(plan: ContainerPlan) -> list[tuple[CloneFlag, str]]:
+    """Return the namespaces that init cannot join: a PID namespace, and from a new user namespace any."""
+    joined = list(plan.joined) if plan.users is not None else []
+    return [*joined, (CloneFlag.NEWPID, plan.pid_namespace)] if plan.pid_namespace else joined
 
 
 def _abandon(created: Created) -> None:

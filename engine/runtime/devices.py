@@ -9,6 +9,7 @@ import stat
 
 from engine.kernel import mount as mounts
 from engine.kernel import system, tty
+from engine.kernel.mount import AT_FDCWD
 from engine.kernel.openat2 import BENEATH, IN_ROOT, Resolve, openat2
 from engine.runtime.progress import Progress
 from engine.runtime.rootfs import Rootfs
@@ -40,6 +41,10 @@ class NotATerminal(OSError):
     """What is at /dev/pts is not devpts."""
 
 
+class NoSuchDevice(OSError):
+    """A node may not be made, and cannot be had from the host."""
+
+
 def make_all(rootfs: Rootfs, devices: tuple[Device, ...], progress: Progress) -> None:
     """Make the default nodes, `devices`, and the usual links."""
     asked = {device.path for device in devices}
@@ -66,12 +71,35 @@ def _make(rootfs: Rootfs, device: Device) -> None:
             os.mknod(name, _KINDS[device.type] | mode, number, dir_fd=parent_fd)
         except FileExistsError:
             return  # a bind mount of /dev, or a node of the image: theirs
+        except PermissionError:  # in a user namespace nobody may
+            _bind(rootfs, device)
+            return
         # The umask is 0, so the mode is right. A chmod would follow a link that another container,
         # which has the same volume, may have put there meanwhile: to a file of the host.
         if device.uid or device.gid:
             os.chown(name, device.uid, device.gid, dir_fd=parent_fd, follow_symlinks=False)
     finally:
         os.close(parent_fd)
+
+
+def _bind(rootfs: Rootfs, device: Device) -> None:
+    """Show the host's node of that path, if it is the same device; its owner and mode are the host's."""
+    try:
+        tree_fd = mounts.open_tree(AT_FDCWD, device.path, clone=True, follow=False)
+    except FileNotFoundError:
+        raise NoSuchDevice(0, "may not be made here, and the host has none to show", device.path) from None
+    try:
+        found = os.fstat(tree_fd)
+        number = os.makedev(device.major, device.minor)
+        if stat.S_IFMT(found.st_mode) != _KINDS[device.type] or found.st_rdev != number:
+            raise NoSuchDevice(0, "may not be made here, and the host's is another device", device.path)
+        target_fd = rootfs.open_or_make(device.path, directory=False)
+        try:
+            mounts.move_mount(tree_fd, target_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(tree_fd)
 
 
 def open_terminal(root_fd: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from engine.spec.runtime import (
 
 _CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+_KNOWN_NAMESPACES = (*_NAMESPACES, "user")
 
 
 def state_document(container: Container) -> dict[str, object]:

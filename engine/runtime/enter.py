@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import resource
+from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.kernel import prctl, seccomp, system, tty
@@ -24,6 +25,7 @@ from engine.runtime.progress import Progress
 
 LINE_FD = 3
 KEPT_FD = 4
+MOUNTS_FD = 5
 _OUT_OF_THE_WAY = 64
 DEFAULT_UMASK = 0o022
 _STDIO_FDS = 3
@@ -34,18 +36,36 @@ class OutsideRoot(OSError):
     """The working directory is not below the container's root."""
 
 
-def take_descriptors(line_fd: int, keep_fd: int | None, stdio: Stdio | None) -> None:
-    """Put stdio at 0 to 2, the line at `LINE_FD` and `keep_fd` at `KEPT_FD`; close all others."""
-    places = {LINE_FD: line_fd}
+def take_descriptors(
+    line_fd: int, keep_fd: int | None, stdio: Stdio | None, mount_fds: Sequence[int] = ()
+) -> None:
+    """Put stdio at 0 to 2, the line at `LINE_FD`, `keep_fd` at `KEPT_FD`, `mount_fds` from `MOUNTS_FD` on.
+
+    All others are closed.
+    """
+    places = {LINE_FD: line_fd} | {MOUNTS_FD + number: fd for number, fd in enumerate(mount_fds)}
     if keep_fd is not None:
         places[KEPT_FD] = keep_fd
     if stdio is not None:
         places |= {0: stdio.stdin_fd, 1: stdio.stdout_fd, 2: stdio.stderr_fd}
     # Copies first: a source may have the number of another's place.
-    copies = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for place, fd in places.items()}
+    beyond = _OUT_OF_THE_WAY + len(mount_fds)
+    copies = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for place, fd in places.items()}
     for place, fd in copies.items():
         os.dup2(fd, place, inheritable=place < LINE_FD)
-    close_range(KEPT_FD + 1 if keep_fd is not None else KEPT_FD)
+    if keep_fd is None:
+        close_range(KEPT_FD, KEPT_FD)
+    close_range(MOUNTS_FD + len(mount_fds))
+
+
+def be_root_inside() -> None:
+    """Take the root of the user namespace that this process is in: it came as nobody.
+
+    The change of user has dropped the wish to end with the maker, so that is wished again.
+    """
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    seal.end_with_maker()
 
 
 def use_terminal(slave_fd: int) -> None:
@@ -95,7 +115,7 @@ def run(
     with contextlib.suppress(OSError):  # a kernel without key rings, or out of quota: nothing to protect
         system.join_session_keyring("_ses")
     progress.at("become user", f"{process.user.uid}:{process.user.gid}")
-    identity.become(process, plan.masks, last=plan.last_capability)
+    identity.become(process, plan.masks, last=plan.last_capability, set_groups=plan.set_groups)
     identity.raise_effective()
     progress.at("chdir to cwd", process.cwd)
     os.chdir(process.cwd)

@@ -7,7 +7,14 @@ from engine.kernel import process as kernel
 from engine.kernel.process import CloneFlag
 from engine.runtime import devices, init
 from engine.runtime import enter as last_steps
-from engine.runtime.birth import as_start_failure, bear, held_capabilities, last_capability, own_executable
+from engine.runtime.birth import (
+    as_start_failure,
+    bear,
+    held_capabilities,
+    last_capability,
+    own_executable,
+    set_groups,
+)
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Created, Stdio
@@ -41,7 +48,11 @@ def enter(
         StartFailed: as `create`; also when the container has ended.
     """
     plan = plan_process(
-        spec, process, last_capability=last_capability(), held_capabilities=held_capabilities()
+        spec,
+        process,
+        last_capability=last_capability(),
+        held_capabilities=held_capabilities(),
+        set_groups=set_groups,
     )
     own = own_executable()
     joined = _JOINED
@@ -53,7 +64,7 @@ def enter(
         return bear(
             lambda line_fd: _run(plan, line_fd, pidfd, stdio=stdio, own=own, joined=joined),
             cgroup_at(cgroup),
-            pid_namespace_fd=pidfd,
+            existing=[(CloneFlag.NEWPID, pidfd)],
             warnings=plan.masks.warnings,
         )
     finally:
@@ -75,8 +86,10 @@ def _run(
         progress.at("join control group")
         line.await_joined()
         progress.at("join the container's namespaces")
-        kernel.setns(last_steps.KEPT_FD, joined)
+        kernel.setns(last_steps.KEPT_FD, joined | (CloneFlag.NEWUSER if plan.own_users else CloneFlag.NONE))
         os.close(last_steps.KEPT_FD)
+        if plan.own_users:
+            last_steps.be_root_inside()
         if plan.process.terminal:
             _open_terminal(plan, line, progress)
         last_steps.run(plan, line, progress, own)

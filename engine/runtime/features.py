@@ -36,7 +36,7 @@ def features(kernel_takes: Callable[[int], bool] = takes_flags) -> dict[str, obj
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
         "potentiallyUnsafeConfigAnnotations": [],  # none is acted on
     }

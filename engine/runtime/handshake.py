@@ -1,7 +1,9 @@
 """The line between the runtime and the process that becomes a container's.
 
     runtime (create, enter)                   init
-      clone3 ---------------------------------> sealed; own namespaces
+      clone3 ---------------------------------> own namespaces
+      writes its id maps
+      MAPPED ---------------------------------> (waits for it in a new user namespace) its root; sealed
       moves it into its cgroup (v1)             mounts, devices, pivot_root
       JOINED ---------------------------------> (waits for it before the end)
       <------------------------------ MOUNTED   when hooks of the host are to run: it waits, before pivot_root
@@ -37,6 +39,7 @@ _ERRNO = struct.Struct("=i")
 class Kind(bytes, enum.Enum):
     """First byte of a message."""
 
+    MAPPED = b"U"
     JOINED = b"J"
     MOUNTED = b"M"
     LISTENER = b"L"
@@ -142,6 +145,10 @@ class InitLine:
     def error(self, step: str, errno: int, text: str) -> None:
         """Tell why this process is about to end."""
         self._socket.send(encode_error(step, errno, text))
+
+    def await_mapped(self) -> None:
+        """Wait until the runtime has mapped the ids of this process' new user namespace."""
+        self._expect(Kind.MAPPED)
 
     def await_joined(self) -> None:
         """Wait until the runtime has moved this process into its control group."""

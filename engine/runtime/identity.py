@@ -90,7 +90,7 @@ def check_ids(process: Process) -> None:
             raise InvalidArgument(f"invalid {kind}: {number}")
 
 
-def become(process: Process, wanted: CapabilityMasks, *, last: int) -> None:
+def become(process: Process, wanted: CapabilityMasks, *, last: int, set_groups: bool = True) -> None:
     """Take the user and groups, and bound the capabilities; the permitted set is still whole after.
 
     What remains is `confine`, right before execve: loading a filter needs CAP_SYS_ADMIN.
@@ -100,7 +100,8 @@ def become(process: Process, wanted: CapabilityMasks, *, last: int) -> None:
             prctl.capbset_drop(number)
     prctl.set_keepcaps(True)
     user = process.user
-    os.setgroups(user.additional_gids)
+    if set_groups:
+        os.setgroups(user.additional_gids)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     prctl.set_keepcaps(False)

@@ -7,7 +7,7 @@ line on. Order: join namespaces, mounts, devices, masks, root, then `enter`.
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -22,6 +22,7 @@ from engine.runtime.options import MountOptions
 from engine.runtime.plan import ContainerPlan
 from engine.runtime.progress import Progress
 from engine.runtime.rootfs import MountStep, Rootfs, mount_root, new_filesystem
+from engine.runtime.sources import Opened
 
 _CGROUP_TYPES = frozenset({"cgroup", "cgroup2"})
 _FAILED = 1
@@ -35,6 +36,7 @@ class Surroundings:
     cgroup_binds: dict[str, str]  # legacy: name below /sys/fs/cgroup -> the container's directory
     cgroup_mount: str  # unified: where the host has it; "" on a legacy machine
     listener_fd: int | None  # where `start` will connect; None: it comes by the line
+    opened: Opened  # mounts that the runtime has opened
 
 
 def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -> NoReturn:
@@ -44,20 +46,38 @@ def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -
         line_fd,
         around.listener_fd,
         None if plan.first.process.terminal else stdio,
+        mount_fds=around.opened.all_fds(),
+        new_users=plan.users is not None,
     )
 
 
 def guarded(
-    body: Callable[[InitLine, Progress], None], line_fd: int, keep_fd: int | None, stdio: Stdio | None
+    body: Callable[[InitLine, Progress], None],
+    line_fd: int,
+    keep_fd: int | None,
+    stdio: Stdio | None,
+    *,
+    mount_fds: Sequence[int] = (),
+    new_users: bool = False,
 ) -> NoReturn:
-    """Seal this process, run `body`, which does not return, and report why it failed."""
+    """Seal this process, run `body`, which does not return, and report why it failed.
+
+    With `new_users` it is in a new user namespace, whose ids are mapped first; a sealed process
+    would belong to the host's root, and an unprivileged runtime could not map them.
+    """
     progress = Progress()
     try:
-        seal.seal()
+        if not new_users:
+            seal.seal()
         os.umask(0)
-        enter.take_descriptors(line_fd, keep_fd, stdio)
+        enter.take_descriptors(line_fd, keep_fd, stdio, mount_fds)
         line = InitLine(enter.LINE_FD)
         try:
+            if new_users:
+                line.await_mapped()
+                progress.at("become root of the user namespace")
+                enter.be_root_inside()
+                seal.seal()
             os.setsid()
             body(line, progress)
         except BaseException as err:  # noqa: BLE001 (a child of fork must not unwind into the parent's code)
@@ -103,7 +123,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
 
 
 def _join(plan: ContainerPlan, progress: Progress) -> None:
-    for kind, path in plan.joined:
+    for kind, path in plan.joined if plan.users is None else ():
         progress.at("join namespace", path)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -137,12 +157,14 @@ def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: 
     # Never shared with the host while the container is being made, whatever it is to be in the end.
     early = kind if kind in (MountFlag.SLAVE, MountFlag.PRIVATE) else MountFlag.SLAVE
     mounts.mount_setattr(AT_FDCWD, "/", propagation=early, recursive=True)
-    rootfs = Rootfs(mount_root(plan.root_path, plan.layers, progress), progress)
-    for step in plan.mounts:
+    opened = around.opened.moved_to(enter.MOUNTS_FD)
+    rootfs = Rootfs(mount_root(plan.root_path, plan.layers, progress, opened.root_fd), progress)
+    for number, step in enumerate(plan.mounts):
         if step.fstype in _CGROUP_TYPES:
             _mount_cgroup(plan, rootfs, step, line, around)
         else:
-            rootfs.mount(step)
+            rootfs.mount(step, opened.steps.get(number))
+    opened.close_steps()
     if not any(step.destination == "/dev" and step.fstype == "bind" for step in plan.mounts):
         devices.make_all(rootfs, plan.devices, progress)
     return rootfs

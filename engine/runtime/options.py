@@ -39,8 +39,8 @@ _PROPAGATION = {
 }
 _SUPERBLOCK = frozenset({"sync", "dirsync", "mand", "lazytime", "iversion"})  # asked of the file system
 _OPPOSITE = {"async": "sync", "nomand": "mand", "nolazytime": "lazytime", "noiversion": "iversion"}
-_SWITCHES = ("remount", "tmpcopyup")
-_REFUSED = frozenset({"idmap", "ridmap", "move"})
+_SWITCHES = ("remount", "tmpcopyup", "idmap", "ridmap")
+_REFUSED = frozenset({"move"})
 _IGNORED = frozenset({"silent", "loud", "nofail", "auto", "noauto", "user", "nouser", "_netdev"})
 
 
@@ -67,6 +67,8 @@ class MountOptions:
     data: tuple[tuple[str, str | None], ...] = ()  # for the file system itself
     remount: bool = False  # change what is mounted there
     copy_up: bool = False  # fill a new tmpfs with what it hides
+    map_ids: bool = False
+    map_tree: bool = False  # the ids of the whole tree of a recursive bind
 
     @property
     def attr_new(self) -> MountAttr:
@@ -121,6 +123,8 @@ def parse_options(words: tuple[str, ...]) -> MountOptions:
         data=tuple(data),
         remount="remount" in found,
         copy_up="tmpcopyup" in found,
+        map_ids=not found.isdisjoint({"idmap", "ridmap"}),
+        map_tree="ridmap" in found,
     )
 
 

@@ -7,20 +7,21 @@ Source: OCI runtime-spec 1.2.0, config.md and config-linux.md.
 """
 
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import hooks, identity, scheduling, seccomp
+from engine.runtime import hooks, identity, scheduling, seccomp, userns
 from engine.runtime.hooks import HookPlan
 from engine.runtime.identity import CapabilityMasks
 from engine.runtime.options import propagation_of
 from engine.runtime.program import parse_environment
 from engine.runtime.rootfs import MountStep, clean, plan
 from engine.runtime.scheduling import Scheduling
+from engine.runtime.userns import IdMap
 from engine.spec.runtime import Device, Mount, NamespaceType, Process, Rlimit, Spec, TimeOffset
 
 NAMESPACES = {
@@ -31,6 +32,7 @@ NAMESPACES = {
     NamespaceType.UTS: CloneFlag.NEWUTS,
     NamespaceType.CGROUP: CloneFlag.NEWCGROUP,
     NamespaceType.TIME: CloneFlag.NEWTIME,
+    NamespaceType.USER: CloneFlag.NEWUSER,
 }
 _RLIMIT_NAMES = (
     "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
@@ -58,6 +60,8 @@ class ProcessPlan:
     filter_flags: int
     last_capability: int
     scheduling: Scheduling
+    set_groups: bool = True  # False: its user namespace forbids it
+    own_users: bool = False  # it has a user namespace that is not the runtime's
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ class ContainerPlan:
     container_id: str
     first: ProcessPlan
     new_namespaces: CloneFlag  # made by clone3; a new control group namespace is made later, by init
-    joined: tuple[tuple[CloneFlag, str], ...]  # by init, in this order
+    users: IdMap | None  # of a new user namespace
+    joined: tuple[tuple[CloneFlag, str], ...]  # in this order: by init, or by the parent with `users`
     pid_namespace: str  # joined by the parent, as the kernel demands; "" for none
     own_cgroup_namespace: bool
     own_network: bool  # new and empty: its loopback is down
@@ -94,8 +99,11 @@ def plan_container(
     layers: Sequence[Mount],
     last_capability: int,
     held_capabilities: int,
+    set_groups: Callable[[IdMap], bool] = lambda _: True,
 ) -> ContainerPlan:
     """Return the plan for `spec`, to be carried out by a process with `held_capabilities`, a mask.
+
+    `set_groups` tells whether a user namespace with that map lets its processes set groups.
 
     Raises:
         InvalidArgument: the spec contradicts itself or names what does not exist.
@@ -105,6 +113,7 @@ def plan_container(
     assert spec.process is not None  # noqa: S101 (refused above)
     assert spec.root is not None  # noqa: S101 (refused above)
     new, joined, pid_namespace = _namespaces(spec)
+    users = _users(spec, new)
     if not new & CloneFlag.NEWNS:
         raise NotSupported("a container without a mount namespace of its own is not supported")
     named = bool(spec.hostname or spec.domainname)
@@ -117,8 +126,13 @@ def plan_container(
     return ContainerPlan(
         container_id=container_id,
         first=plan_process(
-            spec, spec.process, last_capability=last_capability, held_capabilities=held_capabilities
+            spec,
+            spec.process,
+            last_capability=last_capability,
+            held_capabilities=held_capabilities,
+            set_groups=set_groups,
         ),
+        users=users,
         new_namespaces=new & ~(CloneFlag.NEWCGROUP | CloneFlag.NEWTIME),
         joined=joined,
         pid_namespace=pid_namespace,
@@ -128,7 +142,7 @@ def plan_container(
         root_readonly=spec.root.readonly,
         layers=tuple(layers),
         root_propagation=propagation_of(spec.linux.rootfs_propagation or "rslave")[0],
-        mounts=plan(spec.mounts),
+        mounts=plan(spec.mounts, users),
         devices=spec.linux.devices,
         masked_paths=tuple(clean(path) for path in spec.linux.masked_paths),
         readonly_paths=tuple(clean(path) for path in spec.linux.readonly_paths),
@@ -141,9 +155,16 @@ def plan_container(
 
 
 def plan_process(
-    spec: Spec, process: Process, *, last_capability: int, held_capabilities: int
+    spec: Spec,
+    process: Process,
+    *,
+    last_capability: int,
+    held_capabilities: int,
+    set_groups: Callable[[IdMap], bool] = lambda _: True,
 ) -> ProcessPlan:
     """Return the plan for `process` under the filter of `spec`.
+
+    In a user namespace of the container every capability is there to be given.
 
     Raises:
         InvalidArgument, NotSupported: as `plan_container`.
@@ -162,6 +183,11 @@ def plan_process(
     if process.console_size is not None:
         check_terminal_size(process.console_size.width, process.console_size.height)
     identity.check_ids(process)
+    users = _users(spec, _namespaces(spec)[0])
+    groups = users is None or set_groups(users)
+    if users is not None:
+        userns.check_process(process, users, set_groups=groups)
+        held_capabilities = (1 << last_capability + 1) - 1
     profile = spec.linux.seccomp
     return ProcessPlan(
         process=process,
@@ -172,6 +198,8 @@ def plan_process(
         filter_flags=seccomp.flags_of(profile) if profile else 0,
         last_capability=last_capability,
         scheduling=scheduling.plan(process.scheduler, process.io_priority, spec.linux.personality),
+        set_groups=groups,
+        own_users=users is not None,
     )
 
 
@@ -194,12 +222,20 @@ def _refuse(spec: Spec) -> None:
         raise NotSupported(f"OCI version {spec.oci_version!r} is not supported: this runtime knows 1.x")
     linux = spec.linux
     for asked, what in (
-        (linux.uid_mappings or linux.gid_mappings, "user namespaces"),
         (linux.intel_rdt is not None, "intelRdt"),
         (linux.mount_label, "mountLabel"),
     ):
         if asked:
             raise NotSupported(f"{what}: not supported by this runtime")
+
+
+def _users(spec: Spec, new: CloneFlag) -> IdMap | None:
+    linux = spec.linux
+    if new & CloneFlag.NEWUSER:
+        return userns.id_map(linux.uid_mappings, linux.gid_mappings, "linux")
+    if linux.uid_mappings or linux.gid_mappings:
+        raise InvalidArgument("linux.uidMappings and gidMappings need a new user namespace")
+    return None
 
 
 def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...], str]:
@@ -218,6 +254,8 @@ def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...
             pid_namespace = space.path
         elif space.type is NamespaceType.MOUNT:
             raise NotSupported("joining a mount namespace is not supported: all in it would get the root")
+        elif space.type is NamespaceType.USER:
+            raise NotSupported("joining a user namespace is not supported")
         else:
             joined.append((flag, space.path))
     return new, tuple(joined), pid_namespace

@@ -18,13 +18,14 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.base.errors import InvalidArgument, NotSupported
+from engine.base.errors import InvalidArgument
 from engine.kernel import mount as mounts
 from engine.kernel import system, treecopy
 from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
 from engine.kernel.openat2 import BENEATH, IN_ROOT, Resolve, openat2
 from engine.runtime.options import MountOptions, parse_options
 from engine.runtime.progress import Progress
+from engine.runtime.userns import IdMap, id_map
 from engine.spec.runtime import Mount
 
 _PROC_NAMES = (
@@ -47,21 +48,20 @@ class MountStep:
     fstype: str  # "bind" for a bind mount
     source: str
     options: MountOptions
+    ids: IdMap | None = None  # an id-mapped mount
 
 
-def plan(wanted: Iterable[Mount]) -> tuple[MountStep, ...]:
-    """Return the steps for `wanted`, in order.
+def plan(wanted: Iterable[Mount], users: IdMap | None = None) -> tuple[MountStep, ...]:
+    """Return the steps for `wanted`, in order; `users` are the ids of the container's own user namespace.
 
     Raises:
         InvalidArgument: a destination climbs, is the root, or lies in /proc.
-        NotSupported: an option or an id mapping is not supported.
+        NotSupported: an option is not supported.
     """
-    return tuple(_plan_one(mount) for mount in wanted)
+    return tuple(_plan_one(mount, users) for mount in wanted)
 
 
-def _plan_one(mount: Mount) -> MountStep:
-    if mount.uid_mappings or mount.gid_mappings:
-        raise NotSupported(f"mount {mount.destination}: id-mapped mounts are not supported")
+def _plan_one(mount: Mount, users: IdMap | None) -> MountStep:
     options = parse_options(mount.options)
     fstype = "bind" if options.bind or mount.type in ("bind", "rbind") else mount.type
     if not fstype:
@@ -74,7 +74,21 @@ def _plan_one(mount: Mount) -> MountStep:
     if destination.startswith("/proc/") and destination not in _PROC_ALLOWED:
         raise InvalidArgument(f"mount {destination}: nothing may be mounted inside /proc")
     _check_options(destination, fstype, options)
-    return MountStep(destination, fstype, mount.source, options)
+    ids = _ids(mount, options, users)
+    if ids is not None and (fstype != "bind" or options.remount):
+        raise InvalidArgument(f"mount {destination}: only the ids of a bind mount can be mapped")
+    return MountStep(destination, fstype, mount.source, options, ids)
+
+
+def _ids(mount: Mount, options: MountOptions, users: IdMap | None) -> IdMap | None:
+    """Return how the ids of a mount are mapped: as it says, else as the container's; None for not at all."""
+    if mount.uid_mappings or mount.gid_mappings:
+        return id_map(mount.uid_mappings, mount.gid_mappings, f"mount {mount.destination}")
+    if not options.map_ids:
+        return None
+    if users is None:
+        raise InvalidArgument(f"mount {mount.destination}: idmap without uidMappings and gidMappings")
+    return users
 
 
 def _check_options(destination: str, fstype: str, options: MountOptions) -> None:
@@ -152,15 +166,15 @@ class Rootfs:
                 pending += _names(target)[::-1]
             return os.dup(above[-1])
 
-    def mount(self, step: MountStep) -> None:
-        """Make one mount of the plan."""
+    def mount(self, step: MountStep, source_fd: int | None = None) -> None:
+        """Make one mount of the plan; `source_fd` is its detached tree where the runtime has opened that."""
         self.progress.at(f"mount {step.destination}", step.source if step.fstype == "bind" else "")
         if step.options.remount:
             self._remount(step)
         elif step.fstype == "tmpfs":
             self._mount_tmpfs(step)
         else:
-            tree_fd = self._bind_source(step) if step.fstype == "bind" else _detached(step, self.progress)
+            tree_fd = self._tree(step, source_fd)
             try:
                 self.attach(tree_fd, step)
             finally:
@@ -198,9 +212,15 @@ class Rootfs:
         finally:
             os.close(mount_fd)
 
-    def _bind_source(self, step: MountStep) -> int:
+    def _tree(self, step: MountStep, source_fd: int | None) -> int:
+        """Return a new descriptor of the detached tree that is mounted."""
         options = step.options
-        tree_fd = mounts.open_tree(AT_FDCWD, step.source, clone=True, recursive=options.recursive)
+        if step.fstype != "bind":
+            return _detached(step, self.progress)
+        if source_fd is None:
+            tree_fd = mounts.open_tree(AT_FDCWD, step.source, clone=True, recursive=options.recursive)
+        else:
+            tree_fd = os.dup(source_fd)
         try:
             self._set_attributes(tree_fd, options)
         except BaseException:
@@ -326,12 +346,16 @@ def _copy_up(from_fd: int, to_fd: int) -> None:
         treecopy.copy(*here)
 
 
-def mount_root(path: str, layers: Iterable[Mount], progress: Progress) -> int:
+def mount_root(path: str, layers: Iterable[Mount], progress: Progress, tree_fd: int | None = None) -> int:
     """Make the root's own mounts at `path`; return an O_PATH descriptor of the topmost.
 
-    Without `layers` the directory itself is made a mount, as pivot_root demands.
+    Without `layers` the directory itself is made a mount, as pivot_root demands. When the runtime has
+    done so (`tree_fd`, which is closed), it is attached over the old root, which every user can reach.
     """
     made = False
+    if tree_fd is not None:
+        progress.at("bind the root", path)
+        return _over_old_root(tree_fd)
     for layer in layers:
         progress.at(f"mount {layer.type or 'root'} at", path)
         _mount_layer(path, layer, progress)
@@ -341,6 +365,15 @@ def mount_root(path: str, layers: Iterable[Mount], progress: Progress) -> int:
         tree_fd = mounts.open_tree(AT_FDCWD, path, clone=True, recursive=True)
         _move(tree_fd, path)
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _over_old_root(tree_fd: int) -> int:
+    old_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mounts.move_mount(tree_fd, old_fd)
+    finally:
+        os.close(old_fd)
+    return tree_fd
 
 
 def _mount_layer(path: str, layer: Mount, progress: Progress) -> None:

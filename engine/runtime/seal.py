@@ -20,12 +20,17 @@ def seal() -> None:
     Until `survive_maker` it also ends when its maker does: nobody would know of it.
     """
     prctl.set_dumpable(False)
-    prctl.set_pdeathsig(signal.SIGKILL)
+    end_with_maker()
     gc.disable()
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()
     sys.path_importer_cache.clear()
+
+
+def end_with_maker() -> None:
+    """End when the process ends that made this one. A change of user makes the kernel forget it."""
+    prctl.set_pdeathsig(signal.SIGKILL)
 
 
 def survive_maker() -> None:

@@ -21,6 +21,12 @@ def can_unshare() -> bool:
 
 
 @functools.cache
+def has_user_namespaces() -> bool:
+    """Tell whether a user namespace can be made."""
+    return _works("unshare", "--user", "--map-root-user", "true")
+
+
+@functools.cache
 def is_root() -> bool:
     """Tell whether this process is root."""
     return os.geteuid() == 0
@@ -125,6 +131,7 @@ def has_route() -> bool:
 
 PROBES = {
     "namespaces": can_unshare,
+    "user_namespaces": has_user_namespaces,
     "root": is_root,
     "net_admin": has_net_admin,
     "nftables": has_nftables,

@@ -29,6 +29,7 @@ from engine.spec.runtime import (
 
 DOCUMENT: dict[str, Any] = features(lambda _: True)
 LINUX: dict[str, Any] = DOCUMENT["linux"]
+IDS = (IdMapping(container_id=0, host_id=1000, size=1),)
 PROCESS = Process(cwd="/", args=("true",))
 SPEC = Spec(
     oci_version="1.2.0",
@@ -68,7 +69,10 @@ def test_the_oldest_and_newest_version_are_accepted(version: str) -> None:
 def test_namespaces() -> None:
     for kind in NamespaceType:
         spaces = {space.type: space for space in (*SPEC.linux.namespaces, Namespace(type=kind))}
-        assert _accepts(linux={"namespaces": tuple(spaces.values())}) is (kind in LINUX["namespaces"]), kind
+        linux: dict[str, Any] = {"namespaces": tuple(spaces.values())}
+        if kind is NamespaceType.USER:
+            linux |= {"uid_mappings": IDS, "gid_mappings": IDS}
+        assert _accepts(linux=linux) is (kind in LINUX["namespaces"]), kind
 
 
 def test_hooks() -> None:
@@ -81,6 +85,15 @@ def test_hooks() -> None:
 def test_mount_options() -> None:
     def takes(word: str) -> bool:
         mount = Mount(destination="/m", type="tmpfs", options=(word,))
+        if word in ("idmap", "ridmap"):
+            mount = Mount(
+                destination="/m",
+                type="bind",
+                source="/x",
+                options=("bind", word),
+                uid_mappings=IDS,
+                gid_mappings=IDS,
+            )
         return _accepts(mounts=(mount,))
 
     assert all(takes(word) for word in DOCUMENT["mountOptions"])
@@ -137,8 +150,8 @@ def test_a_flag_that_the_kernel_lacks_is_known_and_not_supported() -> None:
                         type="bind",
                         source="/x",
                         options=("bind",),
-                        uid_mappings=(IdMapping(container_id=0, host_id=1, size=1),),
-                        gid_mappings=(IdMapping(container_id=0, host_id=1, size=1),),
+                        uid_mappings=IDS,
+                        gid_mappings=IDS,
                     ),
                 )
             },

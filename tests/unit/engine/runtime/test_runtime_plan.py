@@ -11,6 +11,7 @@ from engine.kernel.process import CloneFlag
 from engine.runtime.options import parse_options
 from engine.runtime.plan import ContainerPlan, plan_container
 from engine.runtime.rootfs import clean, plan, split_lowerdir
+from engine.runtime.userns import id_map
 from engine.spec.runtime import (
     Capabilities,
     ConsoleSize,
@@ -124,6 +125,8 @@ def test_namespaces_to_join() -> None:
         msgspec.structs.replace(SPEC, hooks=Hooks(poststop=(Hook(path="relative"),))),
         msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x", timeout=0),))),
         msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x", args=("a\0",)),))),
+        _linux(uid_mappings=(IdMapping(container_id=0, host_id=0, size=1),)),
+        _linux(namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER))),
     ],
 )
 def test_contradictions_are_refused(spec: Spec) -> None:
@@ -135,10 +138,9 @@ def test_contradictions_are_refused(spec: Spec) -> None:
     "spec",
     [
         msgspec.structs.replace(SPEC, oci_version="2.0.0"),
-        _linux(uid_mappings=(IdMapping(container_id=0, host_id=0, size=1),)),
         _linux(namespaces=(Namespace(type=NamespaceType.PID),)),
         _linux(namespaces=(Namespace(type=NamespaceType.MOUNT, path="/m"),)),
-        _linux(namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER))),
+        _linux(namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER, path="/u"))),
         _process(apparmor_profile="p"),
     ],
 )
@@ -203,8 +205,47 @@ def test_of_contradicting_mount_options_the_last_wins() -> None:
 
 
 def test_unsupported_mount_options_are_named() -> None:
-    with pytest.raises(NotSupported, match="idmap"):
-        parse_options(("idmap",))
+    with pytest.raises(NotSupported, match="move"):
+        parse_options(("move",))
+
+
+def test_a_user_namespace_has_its_ids_and_every_capability() -> None:
+    ids = (IdMapping(container_id=0, host_id=1000, size=1),)
+    names = ("CAP_SYS_RESOURCE",)
+    spec = _linux(
+        namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER)),
+        uid_mappings=ids,
+        gid_mappings=ids,
+    )
+    assert spec.process is not None
+    held = Capabilities(bounding=names, effective=names, permitted=names)
+    spec = msgspec.structs.replace(spec, process=msgspec.structs.replace(spec.process, capabilities=held))
+
+    made = _plan(spec)
+
+    assert made.new_namespaces & CloneFlag.NEWUSER
+    assert made.users is not None
+    assert made.users.uids == ids
+    assert made.first.masks.effective == 1 << capabilities.NUMBERS["CAP_SYS_RESOURCE"]
+    assert made.first.masks.warnings == ()
+
+
+def test_a_mounts_ids_are_its_own_or_the_containers() -> None:
+    own = (IdMapping(container_id=0, host_id=1, size=1),)
+    users = id_map((IdMapping(container_id=0, host_id=2, size=2),) * 1, own, "linux")
+    bare = Mount(destination="/data", type="bind", source="/x")
+    mapped = msgspec.structs.replace(bare, uid_mappings=own, gid_mappings=own)
+
+    assert plan([bare], users)[0].ids is None
+    assert plan([msgspec.structs.replace(bare, options=("idmap",))], users)[0].ids == users
+    assert plan([mapped], users)[0].ids == id_map(own, own, "linux")
+    for wrong in (
+        msgspec.structs.replace(bare, options=("idmap",)),
+        msgspec.structs.replace(bare, uid_mappings=own),
+        msgspec.structs.replace(mapped, type="tmpfs"),
+    ):
+        with pytest.raises(InvalidArgument, match="mount /data"):
+            plan([wrong])
 
 
 def test_paths_are_cleaned() -> None:
