@@ -1,13 +1,14 @@
 """The command line of `pyengine-oci`: runc's verbs and flags, as podman, containerd and dockerd use them."""
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from engine.base.errors import InvalidArgument
 
-DEFAULT_ROOT = Path("/run/pyengine-oci")
+_NAME = "pyengine-oci"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,13 +25,30 @@ def parse(arguments: Sequence[str], version: str) -> argparse.Namespace:
         InvalidArgument: they make no sense.
         SystemExit: help or the version was asked for, and printed.
     """
-    return _parser(version).parse_args(arguments)
+    flags = _parser(version).parse_args(arguments)
+    if flags.root is None:
+        flags.root = default_root(os.geteuid(), os.environ)
+    return flags
+
+
+def default_root(user: int, environment: Mapping[str, str]) -> Path:
+    """Return where the state of a user's containers is: gone after a reboot, as they are.
+
+    Raises:
+        InvalidArgument: the session of an unprivileged user has no such place.
+    """
+    if user == 0:
+        return Path("/run") / _NAME
+    home = environment.get("XDG_RUNTIME_DIR", "")
+    if not home.startswith("/"):
+        raise InvalidArgument("XDG_RUNTIME_DIR is not set", hint="set it, or give --root")
+    return Path(home) / _NAME
 
 
 def _parser(version: str) -> _Parser:
     parser = _Parser(prog="pyengine-oci", description="Run containers of OCI bundles.", allow_abbrev=False)
     parser.add_argument("-v", "--version", action="version", version=version)
-    parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="directory of the containers' state")
+    parser.add_argument("--root", type=Path, help="directory of the containers' state")
     parser.add_argument("--log", type=Path, help="file that errors and warnings are added to")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
@@ -67,7 +85,7 @@ def _parser(version: str) -> _Parser:
     listing.add_argument("-q", "--quiet", action="store_true", help="ids only")
     spec = verb("spec", "write a config.json to start from", container=False)
     spec.add_argument("-b", "--bundle", type=Path, default=Path())
-    spec.add_argument("--rootless", action="store_true", help=argparse.SUPPRESS)
+    spec.add_argument("--rootless", action="store_true", help="for the user who runs this, without root")
     verb("features", "print what this runtime can do, as JSON", container=False)
     _add_update(verb("update", "change limits of a container"))
     events = verb("events", "print what becomes of a container's resources, as JSON")

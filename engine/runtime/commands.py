@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import sys
 from argparse import Namespace
@@ -29,6 +30,7 @@ from engine.spec.runtime import Capabilities, Process, Resources, Spec, User
 
 _STDIO = Stdio(0, 1, 2)
 _WAIT_ALL = 0x40000000  # __WALL
+_END_TIMEOUT_MS = 5000
 _OPTION_REASONS = {
     "systemd_cgroup": "control groups are managed directly",
     "no_pivot": "without pivot_root the host's mounts stay within reach",
@@ -37,7 +39,6 @@ _OPTION_REASONS = {
     "process_label": "SELinux labels are not supported",
     "apparmor": "AppArmor profiles are not supported",
     "cgroup": "processes join the container's own control group",
-    "rootless": "user namespaces are not supported",
 }
 
 
@@ -273,8 +274,20 @@ def delete(context: Context) -> int:
         _forget_incomplete(container)
         return 0
     found = container.state() if force else container.demand("delete")
+    if force and not found.cgroup:
+        _end_init(container)
     _forget(container, found.cgroup, context.warn)
     return 0
+
+
+def _end_init(container: Container) -> None:
+    """Kill a container that no control group holds together, by its first process, and wait for its end."""
+    with contextlib.suppress(Conflict), container.pidfd() as pidfd:
+        ending.kill("", pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_END_TIMEOUT_MS):
+            raise Conflict(f"container {container.id}: its first process does not end")
 
 
 def _forget_incomplete(container: Container) -> None:

@@ -1,11 +1,15 @@
 """Make a container up to the point where its program is about to be executed."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
+from engine.base.errors import NotSupported
 from engine.kernel.process import CloneFlag
 from engine.runtime import hooks, idmaps, init, listener, sources, state
 from engine.runtime.birth import (
@@ -19,11 +23,15 @@ from engine.runtime.birth import (
     set_groups,
 )
 from engine.runtime.cgroups.model import Cgroup
+from engine.runtime.cgroups.none import NoCgroup
 from engine.runtime.cgroups.select import cgroup_at, mounted
 from engine.runtime.cgroups.v1 import LegacyCgroup
+from engine.runtime.errors import StartFailed
 from engine.runtime.model import Created, Stdio
 from engine.runtime.plan import ContainerPlan, plan_container
-from engine.spec.runtime import Mount, Resources, Spec
+from engine.spec.runtime import Mount, NamespaceType, Resources, Spec
+
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def create(
@@ -53,8 +61,7 @@ def create(
     """
     plan, cgroup = prepare(spec, bundle, container_id, rootfs_mounts=rootfs_mounts)
     with contextlib.ExitStack() as undo:
-        with as_start_failure("make control group", cgroup.path):
-            warnings = cgroup.create(spec.linux.resources or Resources())
+        cgroup, warnings = _make_cgroup(spec, cgroup)
         undo.callback(cgroup.remove, timeout_s=5.0)
         created = _bear(plan, cgroup, stdio, warnings, listener_fd)
         undo.callback(_abandon, created)
@@ -65,6 +72,18 @@ def create(
             )
         undo.pop_all()
     return replace(created, state_path=path, agent=listener.agent_of(spec, container_id, bundle))
+
+
+def _make_cgroup(spec: Spec, cgroup: Cgroup) -> tuple[Cgroup, list[str]]:
+    """Make the control group; an unprivileged user who asked for nothing of it may do without."""
+    resources = spec.linux.resources or Resources()
+    try:
+        return cgroup, cgroup.create(resources)
+    except OSError as err:
+        asked = spec.linux.cgroups_path or msgspec.structs.replace(resources, devices=()) != Resources()
+        if err.errno in _NOT_OURS and not asked and not idmaps.may_mount(held_capabilities()):
+            return cgroup_at(""), ["no control group: none is delegated to this user"]
+        raise StartFailed("make control group", err.errno or 0, cgroup.path) from err
 
 
 def prepare(
@@ -79,6 +98,12 @@ def prepare(
         InvalidArgument, NotSupported: as `create`.
     """
     own_executable()
+    own_users = any(space.type is NamespaceType.USER for space in spec.linux.namespaces)
+    if not own_users and not idmaps.may_mount(held_capabilities()):
+        raise NotSupported(
+            "a container without a user namespace of its own needs root",
+            hint="spec --rootless writes a config.json that has one",
+        )
     plan = plan_container(
         spec,
         bundle,
@@ -96,7 +121,7 @@ def _bear(
 ) -> Created:
     around = init.Surroundings(
         own_executable=own_executable(),
-        cgroup_binds=cgroup.binds() if isinstance(cgroup, LegacyCgroup) else {},
+        cgroup_binds=cgroup.binds() if isinstance(cgroup, LegacyCgroup | NoCgroup) else {},
         cgroup_mount=str(mounted().unified or ""),
         listener_fd=listener_fd,
         opened=sources.NOTHING,

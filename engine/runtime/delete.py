@@ -17,7 +17,7 @@ def kill(cgroup: str, pidfd: int, signal: int, *, everyone: bool = False) -> boo
     Returns:
         False when there was nobody to send it to.
     """
-    if everyone:
+    if everyone and cgroup:
         return cgroup_at(cgroup).signal(signal) > 0
     try:
         process.pidfd_send_signal(pidfd, signal)

@@ -4,12 +4,15 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from engine.runtime import defaults
 from engine.runtime.store import Container, Status
 from engine.spec.runtime import (
     OCI_VERSION,
     Capabilities,
     DeviceRule,
+    IdMapping,
     Linux,
     Mount,
     Namespace,
@@ -112,3 +115,27 @@ def first_spec() -> Spec:
             readonly_paths=defaults.READONLY_PATHS,
         ),
     )
+
+
+def rootless(spec: Spec, uid: int, gid: int) -> Spec:
+    """Return `spec` for the unprivileged user `uid`, whose only ids these are.
+
+    As `runc spec --rootless` has it: the network is the host's, so /sys is too; nothing is limited.
+    """
+    kept = [mount for mount in spec.mounts if not mount.destination.startswith("/sys")]
+    sysfs = Mount(destination="/sys", type="none", source="/sys", options=("rbind", *defaults.SAFE, "ro"))
+    mounts = [
+        msgspec.structs.replace(
+            mount, options=tuple(word for word in mount.options if not word.startswith(("uid=", "gid=")))
+        )
+        for mount in (*kept, sysfs)
+    ]
+    spaces = [space for space in spec.linux.namespaces if space.type is not NamespaceType.NETWORK]
+    linux = msgspec.structs.replace(
+        spec.linux,
+        namespaces=(*spaces, Namespace(type=NamespaceType.USER)),
+        uid_mappings=(IdMapping(container_id=0, host_id=uid, size=1),),
+        gid_mappings=(IdMapping(container_id=0, host_id=gid, size=1),),
+        resources=None,
+    )
+    return msgspec.structs.replace(spec, mounts=tuple(mounts), linux=linux)

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from engine.kernel import process as kernel
 from engine.kernel.process import CloneFlag
-from engine.runtime import devices, init
+from engine.runtime import devices, idmaps, init
 from engine.runtime import enter as last_steps
 from engine.runtime.birth import (
     as_start_failure,
@@ -18,7 +18,7 @@ from engine.runtime.birth import (
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Created, Stdio
-from engine.runtime.plan import ProcessPlan, plan_process
+from engine.runtime.plan import ProcessPlan, namespaces_of, plan_process
 from engine.runtime.progress import Progress
 from engine.spec.runtime import NamespaceType, Process, Spec
 
@@ -60,11 +60,20 @@ def enter(
         joined |= CloneFlag.NEWTIME
     with as_start_failure("find the container's process", str(target_pid)):
         pidfd = kernel.pidfd_open(target_pid) if target_pidfd is None else os.dup(target_pidfd)
+    # What is shared with the host cannot be joined with the rights of the container's users.
+    spaces = namespaces_of(spec) & ~CloneFlag.NEWPID if plan.own_users else joined
+    rootless = plan.own_users and not idmaps.may_mount(held_capabilities())
     try:
+        if rootless:
+            # Only from inside the user namespace may the other be joined, and there is no way back: the
+            # whole process stays there, which costs it nothing that an unprivileged user had.
+            with as_start_failure("join the container's user namespace"):
+                kernel.setns(pidfd, CloneFlag.NEWUSER | (namespaces_of(spec) & CloneFlag.NEWPID))
+            spaces &= ~CloneFlag.NEWUSER
         return bear(
-            lambda line_fd: _run(plan, line_fd, pidfd, stdio=stdio, own=own, joined=joined),
+            lambda line_fd: _run(plan, line_fd, pidfd, stdio=stdio, own=own, spaces=spaces),
             cgroup_at(cgroup),
-            existing=[(CloneFlag.NEWPID, pidfd)],
+            existing=[] if rootless else [(CloneFlag.NEWPID, pidfd)],
             warnings=plan.masks.warnings,
         )
     finally:
@@ -78,7 +87,7 @@ def _run(
     *,
     stdio: Stdio,
     own: tuple[int, int],
-    joined: CloneFlag,
+    spaces: CloneFlag,
 ) -> NoReturn:
     def body(line: InitLine, progress: Progress) -> None:
         last_steps.score_oom(plan, line)
@@ -86,7 +95,7 @@ def _run(
         progress.at("join control group")
         line.await_joined()
         progress.at("join the container's namespaces")
-        kernel.setns(last_steps.KEPT_FD, joined | (CloneFlag.NEWUSER if plan.own_users else CloneFlag.NONE))
+        kernel.setns(last_steps.KEPT_FD, spaces)
         os.close(last_steps.KEPT_FD)
         if plan.own_users:
             last_steps.be_root_inside()

@@ -19,7 +19,7 @@ from engine.runtime import devices, enter, hooks, masks, seal
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Stdio
 from engine.runtime.options import MountOptions
-from engine.runtime.plan import ContainerPlan
+from engine.runtime.plan import ContainerPlan, ProcessPlan
 from engine.runtime.progress import Progress
 from engine.runtime.rootfs import MountStep, Rootfs, mount_root, new_filesystem
 from engine.runtime.sources import Opened
@@ -47,7 +47,7 @@ def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -
         around.listener_fd,
         None if plan.first.process.terminal else stdio,
         mount_fds=around.opened.all_fds(),
-        new_users=plan.users is not None,
+        new_users=plan.first if plan.users is not None else None,
     )
 
 
@@ -58,23 +58,24 @@ def guarded(
     stdio: Stdio | None,
     *,
     mount_fds: Sequence[int] = (),
-    new_users: bool = False,
+    new_users: ProcessPlan | None = None,
 ) -> NoReturn:
     """Seal this process, run `body`, which does not return, and report why it failed.
 
-    With `new_users` it is in a new user namespace, whose ids are mapped first; a sealed process
-    would belong to the host's root, and an unprivileged runtime could not map them.
+    With `new_users`, its plan, it is in a new user namespace, whose ids are mapped first: the files in
+    /proc of a sealed process belong to the host's root, so an unprivileged runtime could not do that.
     """
     progress = Progress()
     try:
-        if not new_users:
+        if new_users is None:
             seal.seal()
         os.umask(0)
         enter.take_descriptors(line_fd, keep_fd, stdio, mount_fds)
         line = InitLine(enter.LINE_FD)
         try:
-            if new_users:
+            if new_users is not None:
                 line.await_mapped()
+                enter.score_oom(new_users, line)
                 progress.at("become root of the user namespace")
                 enter.be_root_inside()
                 seal.seal()
@@ -87,7 +88,8 @@ def guarded(
 
 
 def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Surroundings) -> None:
-    enter.score_oom(plan.first, line)
+    if plan.users is None:
+        enter.score_oom(plan.first, line)
     _join(plan, progress)
     _name_host(plan, progress)
     rootfs = _make_root(plan, line, progress, around)
@@ -115,7 +117,8 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
     if terminal_fd is not None:
         enter.use_terminal(terminal_fd)
     line.await_joined()
-    if plan.own_cgroup_namespace and around.cgroup_binds:
+    mounted = any(step.fstype in _CGROUP_TYPES for step in plan.mounts)
+    if plan.own_cgroup_namespace and (around.cgroup_binds or not mounted):  # else it was left to mount
         progress.at("leave the control group namespace")
         process.unshare(CloneFlag.NEWCGROUP)
     listener_fd = None if around.listener_fd is None else enter.KEPT_FD

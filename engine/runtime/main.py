@@ -160,12 +160,15 @@ def _events(context: Context) -> int:
 
 def _spec(context: Context) -> int:
     path = context.flags.bundle / "config.json"
+    spec = documents.first_spec()
+    if context.flags.rootless:
+        spec = documents.rootless(spec, os.geteuid(), os.getegid())
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
         raise AlreadyExists(f"{path} exists: remove it first") from None
     with os.fdopen(fd, "wb") as file:
-        file.write(jsonio.encode_pretty(documents.first_spec()))
+        file.write(jsonio.encode_pretty(spec))
     return 0
 
 

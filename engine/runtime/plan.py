@@ -229,6 +229,14 @@ def _refuse(spec: Spec) -> None:
             raise NotSupported(f"{what}: not supported by this runtime")
 
 
+def namespaces_of(spec: Spec) -> CloneFlag:
+    """Return the kinds of namespaces that the container of `spec` does not share with its runtime."""
+    found = CloneFlag.NONE
+    for space in spec.linux.namespaces:
+        found |= NAMESPACES.get(space.type, CloneFlag.NONE)
+    return found
+
+
 def _users(spec: Spec, new: CloneFlag) -> IdMap | None:
     linux = spec.linux
     if new & CloneFlag.NEWUSER:

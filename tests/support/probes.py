@@ -27,6 +27,12 @@ def has_user_namespaces() -> bool:
 
 
 @functools.cache
+def has_uidmap() -> bool:
+    """Tell whether an unprivileged user can be given more ids than one."""
+    return all(shutil.which(tool) for tool in ("newuidmap", "newgidmap"))
+
+
+@functools.cache
 def is_root() -> bool:
     """Tell whether this process is root."""
     return os.geteuid() == 0
@@ -131,6 +137,7 @@ def has_route() -> bool:
 
 PROBES = {
     "namespaces": can_unshare,
+    "uidmap": has_uidmap,
     "user_namespaces": has_user_namespaces,
     "root": is_root,
     "net_admin": has_net_admin,

@@ -5,6 +5,7 @@ import functools
 from engine.base.errors import NotSupported
 from engine.kernel.cgroup import Hierarchies, hierarchies
 from engine.runtime.cgroups.model import Cgroup
+from engine.runtime.cgroups.none import NoCgroup
 from engine.runtime.cgroups.plan import components
 from engine.runtime.cgroups.v1 import LegacyCgroup
 from engine.runtime.cgroups.v2 import UnifiedCgroup
@@ -17,13 +18,15 @@ def mounted() -> Hierarchies:
 
 
 def cgroup_at(path: str, where: Hierarchies | None = None) -> Cgroup:
-    """Return the control group `path`, which need not exist.
+    """Return the control group `path`, which need not exist; "" is none at all.
 
     Raises:
         NotSupported: no control groups are mounted, or `path` is in systemd's notation.
         InvalidArgument: `path` climbs.
     """
     where = where or mounted()
+    if not path:
+        return NoCgroup(where)
     names = components(path)
     if where.legacy:
         return LegacyCgroup(where, names)
