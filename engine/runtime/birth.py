@@ -23,12 +23,13 @@ from engine.runtime.userns import IdMap
 
 READY_TIMEOUT_S = 120.0  # a mount of a sick disk may take long; it must not take forever
 _WAIT_ALL = 0x40000000  # __WALL
-_NAMES = {
+NAMES = {
     CloneFlag.NEWPID: "pid",
     CloneFlag.NEWNET: "net",
     CloneFlag.NEWIPC: "ipc",
     CloneFlag.NEWUTS: "uts",
     CloneFlag.NEWCGROUP: "cgroup",
+    CloneFlag.NEWUSER: "user",
 }
 Child = Callable[[int], None]  # given its end of the line; does not return
 
@@ -142,7 +143,7 @@ def _clone(
 @contextlib.contextmanager
 def _children_in(kind: CloneFlag, namespace_fd: int) -> Iterator[None]:
     """Let this process' children be born in another namespace of a kind; its own is as before after."""
-    own_fd = os.open(f"/proc/self/ns/{_NAMES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+    own_fd = os.open(f"/proc/self/ns/{NAMES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         process.setns(namespace_fd, kind)
         try:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from engine.base.errors import NotSupported
+from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.process import CloneFlag
-from engine.runtime import hooks, idmaps, init, listener, sources, state
+from engine.runtime import hooks, idmaps, init, listener, sources, state, sysctl
 from engine.runtime.birth import (
+    NAMES,
     READY_TIMEOUT_S,
     as_start_failure,
     bear,
@@ -28,7 +29,7 @@ from engine.runtime.cgroups.select import cgroup_at, mounted
 from engine.runtime.cgroups.v1 import LegacyCgroup
 from engine.runtime.errors import StartFailed
 from engine.runtime.model import Created, Stdio
-from engine.runtime.plan import ContainerPlan, plan_container
+from engine.runtime.plan import NAMESPACES, ContainerPlan, plan_container
 from engine.spec.runtime import Mount, NamespaceType, Resources, Spec
 
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -98,6 +99,7 @@ def prepare(
         InvalidArgument, NotSupported: as `create`.
     """
     own_executable()
+    _refuse_sysctls_of_host(spec)
     own_users = any(space.type is NamespaceType.USER for space in spec.linux.namespaces)
     if not own_users and not idmaps.may_mount(held_capabilities()):
         raise NotSupported(
@@ -114,6 +116,19 @@ def prepare(
         set_groups=set_groups,
     )
     return plan, cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
+
+
+def _refuse_sysctls_of_host(spec: Spec) -> None:
+    """Refuse a sysctl of a namespace that is joined by a path which leads to this process' own."""
+    kinds = {sysctl.kind_of(sysctl.file_of(key)): key for key in spec.linux.sysctl}
+    for space in spec.linux.namespaces:
+        key = kinds.get(NAMESPACES[space.type]) if space.path and space.type in NAMESPACES else None
+        if key is None:
+            continue
+        with as_start_failure("join namespace", space.path):
+            ours = os.path.samefile(space.path, f"/proc/self/ns/{NAMES[NAMESPACES[space.type]]}")
+        if ours:
+            raise InvalidArgument(f"sysctl {key}: the {space.type} namespace that is joined is the host's")
 
 
 def _bear(

@@ -50,7 +50,7 @@ def make_all(rootfs: Rootfs, devices: tuple[Device, ...], progress: Progress) ->
     asked = {device.path for device in devices}
     for device in (*(device for device in DEFAULT if device.path not in asked), *devices):
         progress.at("make device", device.path)
-        _make(rootfs, device)
+        _make(rootfs, device, asked=device.path in asked)
     progress.at("make the links in /dev")
     dev_fd = rootfs.make_directories("/dev")
     try:
@@ -61,7 +61,7 @@ def make_all(rootfs: Rootfs, devices: tuple[Device, ...], progress: Progress) ->
         os.close(dev_fd)
 
 
-def _make(rootfs: Rootfs, device: Device) -> None:
+def _make(rootfs: Rootfs, device: Device, *, asked: bool) -> None:
     parent, _, name = device.path.rpartition("/")
     parent_fd = rootfs.make_directories(parent)
     try:
@@ -70,7 +70,9 @@ def _make(rootfs: Rootfs, device: Device) -> None:
         try:
             os.mknod(name, _KINDS[device.type] | mode, number, dir_fd=parent_fd)
         except FileExistsError:
-            return  # a bind mount of /dev, or a node of the image: theirs
+            if asked:
+                _check_is(device, os.stat(name, dir_fd=parent_fd, follow_symlinks=False))
+            return  # the image's, or of a volume
         except PermissionError:  # in a user namespace nobody may
             _bind(rootfs, device)
             return
@@ -82,6 +84,12 @@ def _make(rootfs: Rootfs, device: Device) -> None:
         os.close(parent_fd)
 
 
+def _check_is(device: Device, found: os.stat_result) -> None:
+    number = os.makedev(device.major, device.minor) if device.type != "p" else 0
+    if stat.S_IFMT(found.st_mode) != _KINDS[device.type] or found.st_rdev != number:
+        raise NoSuchDevice(0, "something else is there", device.path)
+
+
 def _bind(rootfs: Rootfs, device: Device) -> None:
     """Show the host's node of that path, if it is the same device; its owner and mode are the host's."""
     try:
@@ -89,10 +97,11 @@ def _bind(rootfs: Rootfs, device: Device) -> None:
     except FileNotFoundError:
         raise NoSuchDevice(0, "may not be made here, and the host has none to show", device.path) from None
     try:
-        found = os.fstat(tree_fd)
-        number = os.makedev(device.major, device.minor)
-        if stat.S_IFMT(found.st_mode) != _KINDS[device.type] or found.st_rdev != number:
-            raise NoSuchDevice(0, "may not be made here, and the host's is another device", device.path)
+        try:
+            _check_is(device, os.fstat(tree_fd))
+        except NoSuchDevice:
+            text = "may not be made here, and the host's is another device"
+            raise NoSuchDevice(0, text, device.path) from None
         target_fd = rootfs.open_or_make(device.path, directory=False)
         try:
             mounts.move_mount(tree_fd, target_fd)

@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import hooks, identity, scheduling, seccomp, userns
+from engine.runtime import hooks, identity, scheduling, seccomp, sysctl, userns
 from engine.runtime.hooks import HookPlan
 from engine.runtime.identity import CapabilityMasks
 from engine.runtime.options import propagation_of
@@ -39,6 +39,10 @@ _RLIMIT_NAMES = (
 )
 RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES.split())}
 _DEVICE_TYPES = frozenset("cbup")
+_MAJOR_MAX = (1 << 12) - 1
+_MINOR_MAX = (1 << 20) - 1
+_FILE_MODE_MAX = 0o177777  # runtimes are given the type's bits too
+_ID_MAX = (1 << 31) - 1
 _OOM_SCORE_MAX = 1000
 _TERMINAL_MAX = (1 << 16) - 1
 OCI_VERSION_MIN = "1.0.0"
@@ -146,7 +150,10 @@ def plan_container(
         devices=spec.linux.devices,
         masked_paths=tuple(clean(path) for path in spec.linux.masked_paths),
         readonly_paths=tuple(clean(path) for path in spec.linux.readonly_paths),
-        sysctl={_sysctl_file(key): value for key, value in spec.linux.sysctl.items()},
+        sysctl={
+            sysctl.check(key, value, own=namespaces_of(spec), domainname=spec.domainname): value
+            for key, value in spec.linux.sysctl.items()
+        },
         hostname=spec.hostname,
         domainname=spec.domainname,
         hooks=hooks.plan(spec, bundle, container_id),
@@ -286,10 +293,23 @@ def _time_offsets(offsets: Mapping[str, TimeOffset], *, own: bool) -> bytes | No
 
 
 def _check_devices(devices: Sequence[Device]) -> None:
+    seen: set[str] = set()
     for device in devices:
-        clean(device.path)
+        name = clean(device.path)
         if device.type not in _DEVICE_TYPES:
             raise InvalidArgument(f"device {device.path}: unknown type {device.type!r}")
+        if name == "/" or not device.path.startswith("/") or name in seen:
+            raise InvalidArgument(f"device {device.path!r}: not the path of one device")
+        seen.add(name)
+        for number, limit, what in (
+            (device.major, _MAJOR_MAX, "major"),
+            (device.minor, _MINOR_MAX, "minor"),
+            (device.file_mode or 0, _FILE_MODE_MAX, "fileMode"),
+            (device.uid, _ID_MAX, "uid"),
+            (device.gid, _ID_MAX, "gid"),
+        ):
+            if not 0 <= number <= limit:
+                raise InvalidArgument(f"device {device.path}: {what} out of range: {number}")
 
 
 def _rlimits(limits: Sequence[Rlimit]) -> tuple[tuple[int, int, int], ...]:
@@ -314,11 +334,3 @@ def _rlimit(limit: Rlimit) -> tuple[int, int, int]:
 
 def _infinite(value: int) -> int:
     return resource.RLIM_INFINITY if value == _INFINITY else value
-
-
-def _sysctl_file(key: str) -> str:
-    """Return the file of a sysctl below /proc/sys; dots and slashes are swapped when the key has slashes."""
-    names = key.split("/") if "/" in key else key.split(".")
-    if not all(names) or any(name in (".", "..") or "\0" in name for name in names):
-        raise InvalidArgument(f"invalid sysctl: {key!r}")
-    return "/".join(names)

@@ -121,6 +121,14 @@ def test_namespaces_to_join() -> None:
         _linux(devices=(Device(path="/dev/x", type="q"),)),
         _linux(masked_paths=("/proc/../..",)),
         _linux(sysctl={"net..x": "1"}),
+        _linux(sysctl={"net.ipv4.ip_forward": "1"}),
+        _linux(devices=(Device(path="dev/x", type="c"),)),
+        _linux(devices=(Device(path="/dev/x", type="p"), Device(path="/dev//x", type="p"))),
+        _linux(devices=(Device(path="/dev/x", type="c", major=4096),)),
+        _linux(devices=(Device(path="/dev/x", type="c", minor=-1),)),
+        _linux(devices=(Device(path="/dev/x", type="c", file_mode=1 << 16),)),
+        _linux(devices=(Device(path="/dev/x", type="c", uid=-1),)),
+        _linux(devices=(Device(path="/dev/x", type="c", gid=1 << 32),)),
         msgspec.structs.replace(SPEC, hostname="h"),
         msgspec.structs.replace(SPEC, hooks=Hooks(poststop=(Hook(path="relative"),))),
         msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x", timeout=0),))),
@@ -171,7 +179,10 @@ def test_offsets_of_a_new_time_namespace_become_lines() -> None:
 
 
 def test_a_sysctl_becomes_a_file() -> None:
-    made = _plan(_linux(sysctl={"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/rp_filter": "0"}))
+    spaces = (*SPEC.linux.namespaces, Namespace(type=NamespaceType.NETWORK))
+    wanted = {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/rp_filter": "0"}
+
+    made = _plan(_linux(namespaces=spaces, sysctl=wanted))
 
     assert made.sysctl == {"net/ipv4/ip_forward": "1", "net/ipv4/conf/eth0.1/rp_filter": "0"}
 
