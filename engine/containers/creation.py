@@ -10,7 +10,7 @@ import msgspec
 
 from engine.base import ids
 from engine.base.errors import InvalidArgument, NotFound, NotSupported
-from engine.containers import mounts, restart, spec
+from engine.containers import mounts, restart, runtimes, spec
 from engine.containers.model import Definition, MountPoint, now_ns, words
 from engine.images.documents import parse_platform
 from engine.images.model import Image
@@ -45,6 +45,7 @@ def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMou
     host = request.host_config
     config = msgspec.structs.replace(merge(request, image), mac_address=_mac_address(request))
     spec.refuse(host)
+    runtimes.find(host.runtime)
     restart.check(host)
     _check_config(request)
     _check_network(request)
@@ -141,7 +142,7 @@ def _with_defaults(host: HostConfig) -> HostConfig:
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
         shm_size=host.shm_size or spec.DEFAULT_SHM_BYTES,
-        runtime=host.runtime or "pyengine",
+        runtime=host.runtime or runtimes.BUILT_IN,
         log_config=msgspec.structs.replace(host.log_config, type=host.log_config.type or "json-file"),
         restart_policy=msgspec.structs.replace(host.restart_policy, name=host.restart_policy.name or "no"),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.base import diskspace, jsonio, trace
 from engine.base.errors import Conflict, InvalidArgument, NotFound
-from engine.containers import imagefiles, security, spec, users
+from engine.containers import imagefiles, runtimes, security, spec, users
 from engine.containers.core import Core
 from engine.containers.creation import check_binds, find_init, log_options, port_mappings
 from engine.containers.live import Container
@@ -143,6 +143,7 @@ class Launcher:
             log_path=str(directory.log),
             log_max_bytes=max_bytes,
             log_max_files=max_files,
+            runtime=runtimes.find(definition.host.runtime),
             trace=trace.current.get() is not None,
         )
 

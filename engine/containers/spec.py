@@ -106,7 +106,6 @@ _REFUSED: dict[str, tuple[object, ...]] = {
     "kernel_memory": (0,),
     "kernel_memory_tcp": (0,),
     "links": (None, ()),
-    "runtime": ("", "pyengine", "runc", "io.containerd.runc.v2"),
     "storage_opt": (None, {}),
     "userns_mode": ("", "host"),
 }

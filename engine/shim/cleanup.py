@@ -8,9 +8,14 @@ import msgspec
 
 from engine.base import jsonio
 from engine.base.errors import InvalidArgument
+from engine.runtime.cgroups.files import remove_tree
 from engine.runtime.delete import delete
 from engine.shim.protocol import Exit
 from engine.spec.runtime import Spec
+
+STATE_NAME = "state"  # in a bundle: what a runtime that is not the built-in one keeps of its container
+_CGROUPS = Path("/sys/fs/cgroup")
+_REMOVE_TIMEOUT_S = 5.0
 
 
 def read_exit(path: Path) -> Exit | None:
@@ -61,8 +66,8 @@ def remove_leftovers(bundle: Path, *, remove: Callable[[str, Path | None], None]
     """Kill what still runs of a container whose shim has gone, and remove its cgroup and bundle.
 
     Idempotent; does nothing where there is no bundle. Nothing of a container
-    is mounted in the host's namespace, so the bundle holds plain files and
-    empty directories.
+    is mounted in the host's namespace, so the bundle holds plain files, empty
+    directories, and the state of a runtime that is not the built-in one.
 
     Raises:
         StillRunning: a process could not be ended.
@@ -75,10 +80,26 @@ def remove_leftovers(bundle: Path, *, remove: Callable[[str, Path | None], None]
         spec = None  # half-made: the runtime has not seen it
     if spec is not None:
         remove(cgroup_of(spec, bundle.name), bundle)
-    with os.scandir(bundle) as entries:
+        if (bundle / STATE_NAME).is_dir():
+            remove_other_groups(cgroup_of(spec, bundle.name))
+    _remove_tree(bundle)
+
+
+def remove_other_groups(cgroup: str) -> None:
+    """Remove a control group from hierarchies that only other runtimes use, such as `name=systemd`."""
+    with os.scandir(_CGROUPS) as entries:
+        tops = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for top in tops:
+        if not os.path.exists(f"{top}/cgroup.procs"):
+            continue
+        remove_tree(f"{top}/{cgroup.lstrip('/')}", timeout_s=_REMOVE_TIMEOUT_S)
+
+
+def _remove_tree(directory: str | Path) -> None:
+    with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                os.rmdir(entry.path)
+                _remove_tree(entry.path)
             else:
                 os.unlink(entry.path)
-    os.rmdir(bundle)
+    os.rmdir(directory)

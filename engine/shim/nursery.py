@@ -23,6 +23,7 @@ from engine.runtime.create import prepare
 from engine.runtime.seccomp import compile_profile
 from engine.shim import log
 from engine.shim.answers import Timeline, failed
+from engine.shim.foreign import foreign
 from engine.shim.loop import Loop
 from engine.shim.peer import close_all, receive
 from engine.shim.protocol import (
@@ -160,7 +161,10 @@ def serve(message: Spawn, daemon: socket.socket, timeline: Timeline) -> int:
     """Be the shim of one container; return the exit status of this process."""
     request = message.request
     _name_process("pyengine-shim")
-    server = Server(request, runtime=Runtime(), note=note)
+    runtime = Runtime()
+    if request.runtime:
+        runtime = foreign(request.runtime, request.container_id, Path(request.bundle))
+    server = Server(request, runtime=runtime, note=note)
     try:
         _log_to(Path(request.bundle) / "shim.log")
         server.create(timeline)

@@ -52,7 +52,7 @@ class SpawnRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     log_path: str = ""
     log_max_bytes: int = 0  # 0: never rotated
     log_max_files: int = 1
-    runtime: str = ""  # "": built in
+    runtime: str = ""  # the program of another OCI runtime, an absolute path; "": built in
     trace: bool = False  # spans of nursery, shim and runtime come back in hello
 
 

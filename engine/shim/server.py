@@ -119,8 +119,6 @@ class Server:
             EngineError, OSError: as the runtime's `create`, or the log or
                 socket could not be opened.
         """
-        if self._request.runtime:
-            raise NotSupported(f"runtime {self._request.runtime}: only the built-in one is supported here")
         if self._request.tty_size is not None:
             check_terminal_size(*self._request.tty_size)
         started_ns = time.monotonic_ns()

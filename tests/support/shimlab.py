@@ -106,7 +106,8 @@ def unframe(data: bytes) -> tuple[bytes, bytes]:
 class Lab:
     """One engine's directories; containers are made from a busybox root."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: str = "") -> None:
+        self.runtime = runtime
         self.base = Path(tempfile.mkdtemp(prefix="shimlab-"))
         self.run = Run(self.base / "run")
         self.root = Root(self.base / "root")
@@ -173,6 +174,7 @@ class Lab:
             bundle=str(bundle.path),
             exit_path=str(durable.exit),
             log_path=str(durable.log),
+            runtime=self.runtime,
             **options,
         )
         shim = await self.shims.spawn(request)

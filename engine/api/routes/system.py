@@ -18,6 +18,7 @@ from engine.api.http import Request, Response, Route, Stream, json_response
 from engine.base import jsonio
 from engine.base.errors import NotSupported, Unavailable
 from engine.base.version import VERSION
+from engine.containers import runtimes
 from engine.containers.events import EventBus
 from engine.containers.service import ContainerService
 from engine.images.service import ImageService
@@ -165,8 +166,8 @@ class SystemRoutes:
                 "Labels": ["pyengine.machine=true"] if self._about.in_machine else [],
                 "ExperimentalBuild": False,
                 "ServerVersion": VERSION,
-                "Runtimes": {"pyengine": {"path": "pyengine-oci"}},
-                "DefaultRuntime": "pyengine",
+                "Runtimes": {name: {"path": path} for name, path in runtimes.installed().items()},
+                "DefaultRuntime": runtimes.BUILT_IN,
                 "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False, "NodeID": "", "Error": ""},
                 "LiveRestoreEnabled": True,
                 "Isolation": "",
