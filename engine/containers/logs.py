@@ -16,9 +16,10 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +27,8 @@ from engine.containers.lognews import News
 
 _BLOCK_BYTES = 256 * 1024
 _RECORD_MAX_BYTES = 1 << 20  # the shim's are below 0.6 MiB: 80 KiB of text, each byte escaped
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,34 +228,33 @@ def _open_all(path: Path) -> list[_File]:
 
 
 def _open_existing(path: Path) -> list[_File]:
-    """Open what there is; between two renames of a rotation the newest is missing."""
-    files: list[_File] = []
-    for name in _names(path):
-        try:
-            files.append(io.FileIO(name))
-        except FileNotFoundError:
-            if name != str(path):
-                break
-    return files[::-1]
+    """Open what there is."""
+    return [file for file in _each(path, io.FileIO) if file is not None][::-1]
 
 
 def _present(path: Path) -> list[tuple[int, int]]:
-    identities = []
-    for name in _names(path):
+    found = [status for status in _each(path, os.stat) if status is not None]
+    return [(status.st_dev, status.st_ino) for status in found][::-1]
+
+
+def _each(path: Path, look: Callable[[str], T]) -> Iterator[T | None]:
+    """Look at each file of the log, the newest first; None where one is missing.
+
+    The writer renames the oldest first, so that between two of its renames one
+    name is missing, and those behind it are not: the end is where two are.
+    """
+    missing = 0
+    for name in itertools.chain([str(path)], (f"{path}.{number}" for number in itertools.count(1))):
         try:
-            status = os.stat(name)
+            found = look(name)
         except FileNotFoundError:
-            if name != str(path):
-                break
+            missing += 1
+            if missing == 2:  # noqa: PLR2004 (see above)
+                return
+            yield None
         else:
-            identities.append((status.st_dev, status.st_ino))
-    return identities[::-1]
-
-
-def _names(path: Path) -> Iterator[str]:
-    yield str(path)
-    for number in itertools.count(1):
-        yield f"{path}.{number}"
+            missing = 0
+            yield found
 
 
 def _identity(file: _File) -> tuple[int, int]:

@@ -79,6 +79,17 @@ def test_rotated_files_are_read_oldest_first(tmp_path: Path) -> None:
     assert collect(rotated(tmp_path)) == list("1234567")
 
 
+@pytest.mark.parametrize("missing", ["log", "log.1", "log.2", "log.3"])
+def test_a_name_that_is_missing_in_the_middle_of_a_rotation_hides_nothing(
+    tmp_path: Path, missing: str
+) -> None:
+    names = [name for name in ("log.3", "log.2", "log.1", "log") if name != missing]
+    for name in names:
+        write(tmp_path / name, [name])
+
+    assert collect(tmp_path / "log") == names
+
+
 @pytest.mark.parametrize("tail", range(9))
 def test_the_tail_reaches_into_rotated_files(tmp_path: Path, tail: int) -> None:
     assert collect(rotated(tmp_path), tail=tail) == list("1234567")[max(0, 7 - tail) :]
