@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.base.errors import Conflict, InvalidArgument
 from engine.runtime.model import Created
@@ -130,6 +130,8 @@ class Execs:
             cgroup=init.cgroup,
             target_pidfd=init.pidfd,
         )
+        if init.agent is not None:  # who answers for the container answers for this process too
+            created = replace(created, agent=replace(init.agent, container_pid=init.pid))
         io.made(created.terminal_fd)
         if request.tty_size is not None:
             io.resize(*request.tty_size)

@@ -1,15 +1,9 @@
 """Seccomp profiles at work in a container: actions, other ABIs, and calls that an agent answers."""
 
-import array
 import contextlib
-import fcntl
-import json
 import os
-import select
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,61 +12,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.agents import Agent
 from tests.support.ocilab import TIMEOUT_S, OciLab
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
-_NOTIF_BYTES, _ANSWER_BYTES = 80, 24
-_RECV, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_*
-
-
-class _Agent:
-    """Listens at a path, takes what one container sends, answers its calls with an errno."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.told: dict[str, Any] = {}
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(str(path))
-        self._socket.listen(1)
-        self._socket.settimeout(TIMEOUT_S)
-
-    def serve(self, number: int) -> int:
-        """Answer every call with errno `number` until the process is gone; return how many there were."""
-        connection, _ = self._socket.accept()
-        with connection:
-            data, ancillary, _, _ = connection.recvmsg(65536, 4096)
-            while more := connection.recv(65536):
-                data += more
-        self.told = json.loads(data)
-        fds = array.array("i")
-        fds.frombytes(ancillary[0][2])
-        [listener_fd] = fds
-        try:
-            return self._answer(listener_fd, number)
-        finally:
-            os.close(listener_fd)
-
-    def _answer(self, listener_fd: int, number: int) -> int:
-        poll = select.poll()
-        poll.register(listener_fd, select.POLLIN)
-        count = 0
-        while True:
-            [(_, events)] = poll.poll(TIMEOUT_S * 1000)
-            if not events & select.POLLIN:
-                return count
-            asked = bytearray(_NOTIF_BYTES)
-            fcntl.ioctl(listener_fd, _RECV, asked)
-            (call_id,) = struct.unpack_from("=Q", asked)
-            fcntl.ioctl(listener_fd, _SEND, struct.pack("=QqiI", call_id, 0, -number, 0))
-            count += 1
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Iterator[_Agent]:
-    made = _Agent(tmp_path / "agent.sock")
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    made = Agent(tmp_path / "agent.sock")
     yield made
     made.close()
 
@@ -96,7 +44,7 @@ def mkdir(oci: OciLab) -> OciLab:
 
 @pytest.mark.parametrize("killable", [False, True])
 def test_an_agent_answers_for_the_container_and_is_told_of_it(
-    mkdir: OciLab, agent: _Agent, killable: bool
+    mkdir: OciLab, agent: Agent, killable: bool
 ) -> None:
     flags = {"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]} if killable else {}
     linux = _asking(agent.path, "mkdir", "mkdirat", listenerMetadata="blue", **flags)
@@ -125,7 +73,7 @@ def test_an_agent_answers_for_the_container_and_is_told_of_it(
     }
 
 
-def test_the_execve_and_the_calls_before_it_may_be_for_the_agent_too(mkdir: OciLab, agent: _Agent) -> None:
+def test_the_execve_and_the_calls_before_it_may_be_for_the_agent_too(mkdir: OciLab, agent: Agent) -> None:
     with ThreadPoolExecutor(1) as pool:
         served = pool.submit(agent.serve, 1)
         ran = mkdir.run("true", linux=_asking(agent.path, "execve", "recvfrom", "rt_sigaction"))
@@ -134,13 +82,13 @@ def test_the_execve_and_the_calls_before_it_may_be_for_the_agent_too(mkdir: OciL
     assert ran.returncode != 0
 
 
-def test_an_exec_has_a_listener_of_its_own(mkdir: OciLab, agent: _Agent) -> None:
+def test_an_exec_has_a_listener_of_its_own(mkdir: OciLab, agent: Agent) -> None:
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(agent.serve, 107)
         assert mkdir.create("sleep", "1000", linux=_asking(agent.path, "mkdir", "mkdirat")).returncode == 0
         assert mkdir.oci("start", mkdir.id).returncode == 0
         pid = mkdir.state()["pid"]
-        other = _Agent(agent.path.with_name("other.sock"))
+        other = Agent(agent.path.with_name("other.sock"))
         with contextlib.closing(other), ThreadPoolExecutor(1) as another:
             agent.path.rename(agent.path.with_name("first.sock"))
             other.path.rename(agent.path)
@@ -243,3 +191,37 @@ def test_a_program_of_32_bits_is_filtered_when_its_abi_is_listed(oci: OciLab, tm
     assert (oci.rootfs / "made").exists()
     # Not listed: not even exit is there, so it runs into the end of its text.
     assert oci.run("i386", linux=_profile("SCMP_ACT_ERRNO", "rmdir")).returncode == 128 + signal.SIGSEGV
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "other", "denied"),
+    [
+        ("EQ", 0o600, 0, {"600"}),
+        ("NE", 0o600, 0, {"500", "700"}),
+        ("LT", 0o600, 0, {"500"}),
+        ("LE", 0o600, 0, {"500", "600"}),
+        ("GT", 0o600, 0, {"700"}),
+        ("GE", 0o600, 0, {"600", "700"}),
+        ("MASKED_EQ", 0o100, 0o100, {"500", "700"}),
+    ],
+)
+def test_each_operator_compares_the_argument(
+    oci: OciLab, operator: str, value: int, other: int, denied: set[str]
+) -> None:
+    (oci.rootfs / "bin/chmod").symlink_to("busybox")
+    (oci.rootfs / "file").touch()
+    rules = [
+        {
+            "names": [name],
+            "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": index, "value": value, "valueTwo": other, "op": f"SCMP_CMP_{operator}"}],
+        }
+        for name, index in (("chmod", 1), ("fchmodat", 2), ("fchmodat2", 2))
+    ]
+    script = "for mode in 500 600 700; do chmod $mode /file 2> /dev/null || echo $mode; done"
+
+    ran = oci.run(
+        "sh", "-c", script, linux={"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}}
+    )
+
+    assert set(ran.stdout.split()) == denied, ran.stderr
