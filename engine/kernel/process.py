@@ -16,6 +16,7 @@ from engine.kernel.libc import INT, POINTER, UINT, ULONG, fail, function, syscal
 from engine.kernel.syscalls import NATIVE
 
 CLONE_PIDFD = 0x1000
+CLONE_PARENT = 0x8000
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
@@ -72,12 +73,14 @@ _pidfd_send_signal = syscall("pidfd_send_signal", INT, INT, POINTER, UINT)
 _close_range = syscall("close_range", UINT, UINT, UINT)
 
 
-def clone3(namespaces: CloneFlag = CloneFlag.NONE, *, cgroup_fd: int | None = None) -> tuple[int, int]:
+def clone3(
+    namespaces: CloneFlag = CloneFlag.NONE, *, cgroup_fd: int | None = None, sibling: bool = False
+) -> tuple[int, int]:
     """Fork this single-threaded process; return (pid, pidfd) in the parent and (0, -1) in the child.
 
     The child is in the new `namespaces`, ends with SIGCHLD, and has all caught
     signals back at their defaults. With `cgroup_fd` (a directory of cgroup2)
-    it is born there.
+    it is born there. A `sibling` is the child of this process' parent, who reaps it.
 
     Raises:
         OSError: as clone3(2); there is no child.
@@ -85,6 +88,9 @@ def clone3(namespaces: CloneFlag = CloneFlag.NONE, *, cgroup_fd: int | None = No
     flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | namespaces
     pidfd = ctypes.c_int(-1)
     args = _CloneArgs(pidfd=ctypes.addressof(pidfd), exit_signal=signal.SIGCHLD)
+    if sibling:
+        flags |= CLONE_PARENT
+        args.exit_signal = 0  # the kernel takes this process' own
     if cgroup_fd is not None:
         flags |= CLONE_INTO_CGROUP
         args.cgroup = cgroup_fd

@@ -8,17 +8,20 @@ import errno
 import os
 import signal
 import socket
+import stat
+import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import NoReturn
 
-from engine.kernel import capabilities, process
+from engine.kernel import capabilities, prctl, process
 from engine.kernel.process import CloneFlag
 from engine.runtime import handshake, idmaps, listener
 from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.errors import StartFailed
 from engine.runtime.handshake import Kind, Report
-from engine.runtime.model import Created
+from engine.runtime.model import Created, Stdio
 from engine.runtime.userns import IdMap
 
 READY_TIMEOUT_S = 120.0  # a mount of a sick disk may take long; it must not take forever
@@ -31,7 +34,18 @@ NAMES = {
     CloneFlag.NEWCGROUP: "cgroup",
     CloneFlag.NEWUSER: "user",
 }
+_BORN = struct.Struct("=ii")  # process id, errno
 Child = Callable[[int], None]  # given its end of the line; does not return
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process is born; descriptors are borrowed."""
+
+    cgroup: Cgroup
+    namespaces: CloneFlag  # new
+    existing: tuple[tuple[CloneFlag, int], ...]
+    users_fd: int | None  # an existing user namespace
 
 
 @cache
@@ -52,6 +66,19 @@ def set_groups(ids: IdMap) -> bool:
     return idmaps.groups_can_be_set(ids, held_capabilities())
 
 
+def give_pipes(stdio: Stdio, owner: int | None) -> None:
+    """Let a user of another user namespace reopen its streams by name: inside nobody may give them.
+
+    Only pipes, which were made for the process; files and terminals stay whose they are.
+    """
+    if owner is None or not idmaps.may_map(held_capabilities()):
+        return
+    for fd in (stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd):
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            with contextlib.suppress(PermissionError):
+                os.fchown(fd, owner, -1)
+
+
 @cache
 def own_executable() -> tuple[int, int]:
     """Return device and inode of this interpreter."""
@@ -66,6 +93,7 @@ def bear(
     namespaces: CloneFlag = CloneFlag.NONE,
     existing: Sequence[tuple[CloneFlag, int]] = (),
     map_ids: Callable[[int], None] | None = None,
+    users_fd: int | None = None,
     warnings: Sequence[str] = (),
     time_offsets: bytes | None = None,
     when_mounted: Callable[[int], None] | None = None,
@@ -73,7 +101,8 @@ def bear(
 ) -> Created:
     """Fork `child` into `namespaces`, `cgroup` and `existing` namespaces; return when it is READY.
 
-    `map_ids` is told the process' id, and maps the ids of its new user namespace.
+    `map_ids` is told the process' id, and maps the ids of its new user namespace; `users_fd` is an
+    existing one, to which the new namespaces then belong.
 
     With `time_offsets`, lines for /proc/self/timens_offsets, it is born in a new time namespace.
     `when_mounted` is called with its pid, if and when it says that its mounts are made.
@@ -84,11 +113,12 @@ def bear(
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        place = Place(cgroup, namespaces, tuple(existing), users_fd)
         with contextlib.ExitStack() as around:
             if time_offsets is not None:
                 with as_start_failure("make a time namespace"):
                     around.enter_context(_children_at(time_offsets))
-            pid, pidfd = _clone(child, theirs.fileno(), cgroup, namespaces, existing)
+            pid, pidfd = _clone(child, theirs.fileno(), place)
     except BaseException:
         ours.close()
         raise
@@ -118,26 +148,67 @@ def bear(
     )
 
 
-def _clone(
-    child: Child,
-    line_fd: int,
-    cgroup: Cgroup,
-    namespaces: CloneFlag,
-    existing: Sequence[tuple[CloneFlag, int]],
-) -> tuple[int, int]:
+def _clone(child: Child, line_fd: int, place: Place) -> tuple[int, int]:
     with as_start_failure("clone"), contextlib.ExitStack() as undo:
-        birth_fd = cgroup.birth_fd()
+        birth_fd = place.cgroup.birth_fd()
         if birth_fd is not None:
             undo.callback(os.close, birth_fd)
-        for kind, namespace_fd in existing:
+        if place.users_fd is not None:
+            return _clone_among(child, line_fd, place, place.users_fd, birth_fd)
+        for kind, namespace_fd in place.existing:
             undo.enter_context(_children_in(kind, namespace_fd))
-        pid, pidfd = process.clone3(namespaces, cgroup_fd=birth_fd)
+        pid, pidfd = process.clone3(place.namespaces, cgroup_fd=birth_fd)
         if pid == 0:
             try:
                 child(line_fd)
             finally:
                 os._exit(1)
     return pid, pidfd
+
+
+def _clone_among(
+    child: Child, line_fd: int, place: Place, users_fd: int, birth_fd: int | None
+) -> tuple[int, int]:
+    """Clone in the existing user namespace `users_fd`.
+
+    There is no way back from one, so a process between us and the child goes there, makes the child
+    as its sibling, and ends.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        between, pidfd = process.clone3()
+        if between == 0:
+            try:
+                _be_between(lambda: child(line_fd), place, users_fd, birth_fd, theirs)
+            finally:
+                os._exit(1)
+        os.close(pidfd)
+        theirs.close()
+        packet, fds, _, _ = socket.recv_fds(ours, _BORN.size, 1, socket.MSG_CMSG_CLOEXEC)
+        os.waitpid(between, _WAIT_ALL)
+    pid, number = _BORN.unpack(packet) if packet else (0, errno.ECHILD)
+    if number:
+        raise OSError(number, os.strerror(number))
+    return pid, fds[0]
+
+
+def _be_between(
+    child: Callable[[], None], place: Place, users_fd: int, birth_fd: int | None, line: socket.socket
+) -> None:
+    # Who has rights here has none there over what is not the users' own; who has none has some only there.
+    users = (CloneFlag.NEWUSER, users_fd)
+    joined = [*place.existing, users] if idmaps.may_mount(held_capabilities()) else [users, *place.existing]
+    prctl.set_dumpable(False)  # from the next line on the users' root could look into this process
+    try:
+        for kind, namespace_fd in joined:
+            process.setns(namespace_fd, kind)
+        pid, pidfd = process.clone3(place.namespaces, cgroup_fd=birth_fd, sibling=True)
+    except OSError as err:
+        line.send(_BORN.pack(0, err.errno or errno.EPERM))
+        return
+    if pid == 0:
+        child()
+    socket.send_fds(line, [_BORN.pack(pid, 0)], [pidfd])
 
 
 @contextlib.contextmanager

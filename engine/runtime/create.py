@@ -18,6 +18,7 @@ from engine.runtime.birth import (
     as_start_failure,
     bear,
     end,
+    give_pipes,
     held_capabilities,
     last_capability,
     own_executable,
@@ -141,7 +142,9 @@ def _bear(
         listener_fd=listener_fd,
         opened=sources.NOTHING,
     )
-    users = plan.users
+    users = None if plan.users_path else plan.users
+    if not plan.first.process.terminal:
+        give_pipes(stdio, plan.first.pipes_owner)
     with contextlib.ExitStack() as undo:
         around = replace(around, opened=sources.open_all(plan, held_capabilities(), undo))
         existing = []
@@ -150,11 +153,17 @@ def _bear(
                 namespace_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, namespace_fd)
             existing.append((kind, namespace_fd))
+        users_fd = None
+        if plan.users_path:
+            with as_start_failure("join namespace", plan.users_path):
+                users_fd = os.open(plan.users_path, os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, users_fd)
         return bear(
             lambda line_fd: init.run(plan, line_fd, stdio, around),
             cgroup,
             namespaces=plan.new_namespaces,
             existing=existing,
+            users_fd=users_fd,
             map_ids=None if users is None else lambda pid: idmaps.write(pid, users, held_capabilities()),
             warnings=[*plan.first.masks.warnings, *warnings],
             time_offsets=plan.time_offsets,
@@ -166,8 +175,8 @@ def _bear(
 
 
 def _joined_by_parent(plan: ContainerPlan) -> list[tuple[CloneFlag, str]]:
-    """Return the namespaces that init cannot join: a PID namespace, and from a new user namespace any."""
-    joined = list(plan.joined) if plan.users is not None else []
+    """Return the namespaces that init cannot join: a PID namespace, and from another user namespace any."""
+    joined = list(plan.joined) if plan.first.own_users else []
     return [*joined, (CloneFlag.NEWPID, plan.pid_namespace)] if plan.pid_namespace else joined
 
 

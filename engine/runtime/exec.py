@@ -3,6 +3,7 @@
 import os
 from typing import NoReturn
 
+from engine.kernel import prctl
 from engine.kernel import process as kernel
 from engine.kernel.process import CloneFlag
 from engine.runtime import devices, idmaps, init
@@ -10,6 +11,7 @@ from engine.runtime import enter as last_steps
 from engine.runtime.birth import (
     as_start_failure,
     bear,
+    give_pipes,
     held_capabilities,
     last_capability,
     own_executable,
@@ -58,6 +60,8 @@ def enter(
     joined = _JOINED
     if any(space.type is NamespaceType.TIME for space in spec.linux.namespaces):
         joined |= CloneFlag.NEWTIME
+    if not process.terminal:
+        give_pipes(stdio, plan.pipes_owner)
     with as_start_failure("find the container's process", str(target_pid)):
         pidfd = kernel.pidfd_open(target_pid) if target_pidfd is None else os.dup(target_pidfd)
     # What is shared with the host cannot be joined with the rights of the container's users.
@@ -67,6 +71,7 @@ def enter(
         if rootless:
             # Only from inside the user namespace may the other be joined, and there is no way back: the
             # whole process stays there, which costs it nothing that an unprivileged user had.
+            prctl.set_dumpable(False)
             with as_start_failure("join the container's user namespace"):
                 kernel.setns(pidfd, CloneFlag.NEWUSER | (namespaces_of(spec) & CloneFlag.NEWPID))
             spaces &= ~CloneFlag.NEWUSER

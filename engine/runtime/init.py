@@ -15,17 +15,22 @@ from engine.kernel import loopback, process, system
 from engine.kernel import mount as mounts
 from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag, UmountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import devices, enter, hooks, masks, seal
+from engine.runtime import devices, enter, hooks, masks, seal, userns
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Stdio
 from engine.runtime.options import MountOptions
-from engine.runtime.plan import ContainerPlan, ProcessPlan
+from engine.runtime.plan import ContainerPlan
 from engine.runtime.progress import Progress
 from engine.runtime.rootfs import MountStep, Rootfs, mount_root, new_filesystem
 from engine.runtime.sources import Opened
 
 _CGROUP_TYPES = frozenset({"cgroup", "cgroup2"})
 _FAILED = 1
+_MAP_BYTES = 16384  # 340 ranges
+
+
+class OtherIds(OSError):
+    """A user namespace that is joined has other ids than the spec says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -
         around.listener_fd,
         None if plan.first.process.terminal else stdio,
         mount_fds=around.opened.all_fds(),
-        new_users=plan.first if plan.users is not None else None,
+        users=plan if plan.first.own_users else None,
     )
 
 
@@ -58,26 +63,23 @@ def guarded(
     stdio: Stdio | None,
     *,
     mount_fds: Sequence[int] = (),
-    new_users: ProcessPlan | None = None,
+    users: ContainerPlan | None = None,
 ) -> NoReturn:
     """Seal this process, run `body`, which does not return, and report why it failed.
 
-    With `new_users`, its plan, it is in a new user namespace, whose ids are mapped first: the files in
-    /proc of a sealed process belong to the host's root, so an unprivileged runtime could not do that.
+    With `users`, its plan, it is in another user namespace. The ids of a new one are mapped first: the
+    files in /proc of a sealed process belong to the host's root, so an unprivileged runtime could not.
     """
     progress = Progress()
     try:
-        if new_users is None:
+        if users is None or users.users_path:  # others may be in the namespace, and must not look in here
             seal.seal()
         os.umask(0)
         enter.take_descriptors(line_fd, keep_fd, stdio, mount_fds)
         line = InitLine(enter.LINE_FD)
         try:
-            if new_users is not None:
-                line.await_mapped()
-                enter.score_oom(new_users, line)
-                progress.at("become root of the user namespace")
-                enter.be_root_inside()
+            if users is not None:
+                _take_users(users, line, progress)
                 seal.seal()
             os.setsid()
             body(line, progress)
@@ -87,8 +89,25 @@ def guarded(
         os._exit(_FAILED)
 
 
+def _take_users(plan: ContainerPlan, line: InitLine, progress: Progress) -> None:
+    """Become root of the user namespace that this process is in, of the ids that were promised."""
+    if not plan.users_path:
+        line.await_mapped()
+    enter.score_oom(plan.first, line)
+    if plan.users_path and plan.users is not None:
+        for name, ranges in (("uid_map", plan.users.uids), ("gid_map", plan.users.gids)):
+            progress.at("compare the ids of the user namespace", plan.users_path)
+            with open(f"/proc/self/{name}", "rb", buffering=0) as file:
+                if sorted(map(bytes.split, file.read(_MAP_BYTES).splitlines())) != sorted(
+                    map(bytes.split, userns.text(ranges).encode().splitlines())
+                ):
+                    raise OtherIds(0, f"its {name} is not the one of config.json", plan.users_path)
+    progress.at("become root of the user namespace")
+    enter.be_root_inside()
+
+
 def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Surroundings) -> None:
-    if plan.users is None:
+    if not plan.first.own_users:
         enter.score_oom(plan.first, line)
     _join(plan, progress)
     _name_host(plan, progress)
@@ -126,7 +145,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
 
 
 def _join(plan: ContainerPlan, progress: Progress) -> None:
-    for kind, path in plan.joined if plan.users is None else ():
+    for kind, path in plan.joined if not plan.first.own_users else ():
         progress.at("join namespace", path)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -66,6 +66,7 @@ class ProcessPlan:
     scheduling: Scheduling
     set_groups: bool = True  # False: its user namespace forbids it
     own_users: bool = False  # it has a user namespace that is not the runtime's
+    pipes_owner: int | None = None  # there, and if the spec tells: what its user is on the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class ContainerPlan:
     container_id: str
     first: ProcessPlan
     new_namespaces: CloneFlag  # made by clone3; a new control group namespace is made later, by init
-    users: IdMap | None  # of a new user namespace
+    users: IdMap | None  # of its user namespace, as far as the spec tells
+    users_path: str  # an existing user namespace, joined by the parent; "" for none
     joined: tuple[tuple[CloneFlag, str], ...]  # in this order: by init, or by the parent with `users`
     pid_namespace: str  # joined by the parent, as the kernel demands; "" for none
     own_cgroup_namespace: bool
@@ -117,7 +119,6 @@ def plan_container(
     assert spec.process is not None  # noqa: S101 (refused above)
     assert spec.root is not None  # noqa: S101 (refused above)
     new, joined, pid_namespace = _namespaces(spec)
-    users = _users(spec, new)
     if not new & CloneFlag.NEWNS:
         raise NotSupported("a container without a mount namespace of its own is not supported")
     named = bool(spec.hostname or spec.domainname)
@@ -136,7 +137,8 @@ def plan_container(
             held_capabilities=held_capabilities,
             set_groups=set_groups,
         ),
-        users=users,
+        users=_users(spec),
+        users_path=_users_path(spec),
         new_namespaces=new & ~(CloneFlag.NEWCGROUP | CloneFlag.NEWTIME),
         joined=joined,
         pid_namespace=pid_namespace,
@@ -146,7 +148,7 @@ def plan_container(
         root_readonly=spec.root.readonly,
         layers=tuple(layers),
         root_propagation=propagation_of(spec.linux.rootfs_propagation or "rslave")[0],
-        mounts=plan(spec.mounts, users),
+        mounts=plan(spec.mounts, _users(spec)),
         devices=spec.linux.devices,
         masked_paths=tuple(clean(path) for path in spec.linux.masked_paths),
         readonly_paths=tuple(clean(path) for path in spec.linux.readonly_paths),
@@ -190,10 +192,12 @@ def plan_process(
     if process.console_size is not None:
         check_terminal_size(process.console_size.width, process.console_size.height)
     identity.check_ids(process)
-    users = _users(spec, _namespaces(spec)[0])
+    users = _users(spec)
     groups = users is None or set_groups(users)
+    own_users = bool(namespaces_of(spec) & CloneFlag.NEWUSER)
     if users is not None:
         userns.check_process(process, users, set_groups=groups)
+    if own_users:
         held_capabilities = (1 << last_capability + 1) - 1
     profile = spec.linux.seccomp
     return ProcessPlan(
@@ -206,7 +210,8 @@ def plan_process(
         last_capability=last_capability,
         scheduling=scheduling.plan(process.scheduler, process.io_priority, spec.linux.personality),
         set_groups=groups,
-        own_users=users is not None,
+        own_users=own_users,
+        pipes_owner=None if users is None else userns.host_id(process.user.uid, users.uids),
     )
 
 
@@ -244,13 +249,20 @@ def namespaces_of(spec: Spec) -> CloneFlag:
     return found
 
 
-def _users(spec: Spec, new: CloneFlag) -> IdMap | None:
+def _users(spec: Spec) -> IdMap | None:
     linux = spec.linux
-    if new & CloneFlag.NEWUSER:
+    given = linux.uid_mappings or linux.gid_mappings
+    if namespaces_of(spec) & CloneFlag.NEWUSER:
+        if _users_path(spec) and not given:
+            return None
         return userns.id_map(linux.uid_mappings, linux.gid_mappings, "linux")
-    if linux.uid_mappings or linux.gid_mappings:
-        raise InvalidArgument("linux.uidMappings and gidMappings need a new user namespace")
+    if given:
+        raise InvalidArgument("linux.uidMappings and gidMappings need a user namespace")
     return None
+
+
+def _users_path(spec: Spec) -> str:
+    return next((space.path for space in spec.linux.namespaces if space.type is NamespaceType.USER), "")
 
 
 def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...], str]:
@@ -269,9 +281,7 @@ def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...
             pid_namespace = space.path
         elif space.type is NamespaceType.MOUNT:
             raise NotSupported("joining a mount namespace is not supported: all in it would get the root")
-        elif space.type is NamespaceType.USER:
-            raise NotSupported("joining a user namespace is not supported")
-        else:
+        elif space.type is not NamespaceType.USER:
             joined.append((flag, space.path))
     return new, tuple(joined), pid_namespace
 

@@ -64,7 +64,7 @@ def open_all(plan: ContainerPlan, held: int, undo: contextlib.ExitStack) -> Open
         NotSupported: an id-mapped mount is asked of a process that cannot mount.
         StartFailed: a source cannot be opened, or its ids not be mapped.
     """
-    own_users = plan.users is not None
+    own_users = plan.first.own_users
     if not idmaps.may_mount(held):
         for step in plan.mounts:
             if step.ids is not None:

@@ -60,9 +60,17 @@ def words(ranges: Sequence[IdMapping]) -> list[str]:
     return text(ranges).split()
 
 
+def host_id(number: int, ranges: Sequence[IdMapping]) -> int | None:
+    """Return what the id `number` of the container is on the host; None for nothing."""
+    for each in ranges:
+        if each.container_id <= number < each.container_id + each.size:
+            return each.host_id + number - each.container_id
+    return None
+
+
 def is_mapped(number: int, ranges: Sequence[IdMapping]) -> bool:
     """Tell whether the container has the id `number`."""
-    return any(each.container_id <= number < each.container_id + each.size for each in ranges)
+    return host_id(number, ranges) is not None
 
 
 def check_process(process: Process, ids: IdMap, *, set_groups: bool) -> None:

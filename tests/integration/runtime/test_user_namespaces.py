@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,8 @@ import pytest
 from engine.base.errors import InvalidArgument
 from engine.containers.shims import StartFailed
 from engine.spec.runtime import Device, IdMapping, Mount, Namespace, NamespaceType, Spec, User
-from tests.support.shimlab import Lab
+from tests.support.shimlab import Lab, parent_of
+from tests.support.tracing import traced
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox", "user_namespaces")
 
@@ -106,6 +107,13 @@ def test_a_user_inside_with_groups_and_capabilities(mapped: Lab) -> None:
     assert int(found["CapEff"], 16) == 0
 
 
+@pytest.mark.parametrize("uid", [0, 7])
+def test_streams_can_be_opened_again_by_name(mapped: Lab, uid: int) -> None:
+    shown = run(mapped, "echo through > /proc/self/fd/1", with_users(user=User(uid=uid)))
+
+    assert shown == "through\n"
+
+
 def test_every_namespace_belongs_to_the_users_of_the_container(mapped: Lab) -> None:
     """So its root may do inside what the host's root may outside: here, name the host and mount."""
 
@@ -175,7 +183,8 @@ def test_an_exec_joins_the_users(mapped: Lab) -> None:
         shim = await mapped.spawn("sleep", "1000", edit=with_users())
         await shim.start()
         for terminal in (False, True):
-            command = ("sh", "-c", "cat /proc/self/uid_map; busybox id -u; busybox stat -c %u /proc/self/")
+            script = "cat /proc/self/uid_map; busybox id -u; busybox stat -c %u /proc/self/ > /proc/self/fd/1"
+            command = ("sh", "-c", script)
             client = await mapped.exec(shim, f"e{terminal}", *command, terminal=terminal, framed=False)
             shown = (await client.everything()).decode().split()
             assert shown[-5:] == ["0", str(_HOST_ID), str(_SIZE), "0", "0"]
@@ -212,6 +221,99 @@ def test_a_network_of_the_host_is_joined_from_outside(mapped: Lab) -> None:
     )
 
     assert shown.strip() == os.readlink("/proc/self/ns/net")
+
+
+@pytest.fixture
+def existing() -> Iterator[str]:
+    """The path of a user namespace with the ids of `with_users`."""
+    argv = ["unshare", "--user", "sh", "-c", "echo in; exec sleep 1000"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"in\n"
+        for name in ("gid_map", "uid_map"):
+            Path(f"/proc/{holder.pid}/{name}").write_text(f"0 {_HOST_ID} {_SIZE}\n")
+        yield f"/proc/{holder.pid}/ns/user"
+        holder.kill()
+
+
+def joining(path: str, *mounts: Mount, told: int | None = None) -> Callable[[Spec], Spec]:
+    """Return an edit that lets a container join the user namespace `path`, and tell where its ids begin."""
+
+    def edit(spec: Spec) -> Spec:
+        spec = with_users(*mounts, without=())(spec)
+        spaces = [space for space in spec.linux.namespaces if space.type is not NamespaceType.USER]
+        linux = msgspec.structs.replace(
+            spec.linux,
+            namespaces=(*spaces, Namespace(type=NamespaceType.USER, path=path)),
+            uid_mappings=() if told is None else ids(0, told),
+            gid_mappings=() if told is None else ids(0, told),
+        )
+        return msgspec.structs.replace(spec, linux=linux)
+
+    return edit
+
+
+@pytest.mark.parametrize("told", [None, _HOST_ID])
+def test_an_existing_user_namespace_is_joined_and_owns_the_others(
+    mapped: Lab, existing: str, told: int | None
+) -> None:
+    source = mapped.base / "source"
+    source.mkdir(mode=0o700)
+    (source / "file").write_text("seen\n")
+    (source / "file").chmod(0o644)
+    source.chmod(0o755)
+    bound = Mount(destination="/data", type="bind", source=str(source))
+    script = "busybox readlink /proc/self/ns/user; cat /data/file; busybox id -u; ls /dev/null;"
+    script += " mount | grep -c ^proc"
+
+    async def story() -> None:
+        shim = await mapped.spawn("sleep", "1000", edit=joining(existing, bound, told=told))
+        await shim.start()
+        client = await mapped.exec(shim, "e", "sh", "-c", script, framed=False)
+        shown = (await client.everything()).decode().split()
+        assert shown == [os.readlink(existing), "seen", "0", "/dev/null", "1"]
+        await client.close()
+        await shim.delete()
+
+    mapped.go(story)
+
+
+@pytest.mark.requires("strace")
+def test_nobody_who_is_in_the_namespace_already_can_look_into_who_joins_it(
+    mapped: Lab, existing: str, tmp_path: Path
+) -> None:
+    """What joins still holds the host's files: it is closed to others before, not after."""
+
+    async def story() -> None:
+        first = await mapped.spawn("true")
+        with traced(parent_of(first.shim_pid), tmp_path / "trace"):
+            shim = await mapped.spawn("true", edit=joining(existing))
+            await shim.start()
+            await shim.wait()
+            await shim.delete()
+        await first.delete()
+
+    mapped.go(story)
+
+    lines = (tmp_path / "trace").read_text().splitlines()
+    joins = [at for at, line in enumerate(lines) if "setns(" in line and "CLONE_NEWUSER" in line]
+    assert len(joins) == 1
+    who = lines[joins[0]].split()[0]
+    before = [line for line in lines[: joins[0]] if line.split()[0] == who]
+    assert any("PR_SET_DUMPABLE, SUID_DUMP_DISABLE" in line for line in before)
+
+
+def test_an_existing_user_namespace_of_other_ids_than_told_is_refused(mapped: Lab, existing: str) -> None:
+    told = refusal(mapped, joining(existing, told=_HOST_ID + 1))
+
+    assert told == (
+        f"compare the ids of the user namespace {existing}: its uid_map is not the one of config.json"
+    )
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/etc/hostname", "/proc/self/ns/net"])
+def test_what_is_no_user_namespace_is_not_joined(mapped: Lab, path: str) -> None:
+    assert refusal(mapped, joining(path))
 
 
 @pytest.mark.parametrize("words", [("idmap",), ("ridmap", "rbind")])

@@ -148,7 +148,6 @@ def test_contradictions_are_refused(spec: Spec) -> None:
         msgspec.structs.replace(SPEC, oci_version="2.0.0"),
         _linux(namespaces=(Namespace(type=NamespaceType.PID),)),
         _linux(namespaces=(Namespace(type=NamespaceType.MOUNT, path="/m"),)),
-        _linux(namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER, path="/u"))),
         _process(apparmor_profile="p"),
     ],
 )
@@ -239,6 +238,19 @@ def test_a_user_namespace_has_its_ids_and_every_capability() -> None:
     assert made.users.uids == ids
     assert made.first.masks.effective == 1 << capabilities.NUMBERS["CAP_SYS_RESOURCE"]
     assert made.first.masks.warnings == ()
+
+
+def test_an_existing_user_namespace_may_tell_its_ids() -> None:
+    ids = (IdMapping(container_id=0, host_id=1000, size=1),)
+    spaces = (*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER, path="/u"))
+
+    silent = _plan(_linux(namespaces=spaces))
+    told = _plan(_linux(namespaces=spaces, uid_mappings=ids, gid_mappings=ids))
+
+    assert (silent.users_path, silent.users, silent.first.own_users) == ("/u", None, True)
+    assert told.users == id_map(ids, ids, "linux")
+    assert not told.new_namespaces & CloneFlag.NEWUSER
+    assert told.joined == ()
 
 
 def test_a_mounts_ids_are_its_own_or_the_containers() -> None:

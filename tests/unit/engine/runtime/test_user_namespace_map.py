@@ -1,7 +1,7 @@
 import pytest
 
 from engine.base.errors import InvalidArgument
-from engine.runtime.userns import check_process, id_map, is_mapped, own_only, text, words
+from engine.runtime.userns import check_process, host_id, id_map, is_mapped, own_only, text, words
 from engine.spec.runtime import IdMapping, Process, User
 
 
@@ -82,6 +82,11 @@ def test_groups_are_refused_where_nobody_may_set_them() -> None:
 @pytest.mark.parametrize(("number", "mapped"), [(0, True), (65_536, True), (65_537, False), (-1, False)])
 def test_ends_of_ranges(number: int, mapped: bool) -> None:
     assert is_mapped(number, RANGES) == mapped
+
+
+@pytest.mark.parametrize(("number", "host"), [(0, 1000), (1, 100_000), (65_536, 165_535), (65_537, None)])
+def test_what_an_id_is_on_the_host(number: int, host: int | None) -> None:
+    assert host_id(number, RANGES) == host
 
 
 def test_a_users_own_id_alone_needs_no_privilege() -> None:
