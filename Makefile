@@ -3,7 +3,7 @@ PY  := .venv/bin/python
 BIN := .venv/bin
 ARCH ?= $(shell uname -m)
 
-.PHONY: help setup testsetup demo test fmt check lint types arch unit integration e2e bench image
+.PHONY: help setup testsetup demo test fmt check lint types arch unit integration e2e conformance bench image
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -48,6 +48,9 @@ integration:  ## real namespaces, mounts, cgroups and bridges of this machine; n
 
 e2e:          ## boots a machine under QEMU, runs containers in it, kills things
 	$(PY) -m pytest tests/e2e
+
+conformance:  ## podman and dockerd, where they are installed, run containers through pyengine-oci; needs root
+	$(PY) -m pytest tests/conformance
 
 bench:        ## what a machine costs against a container; writes benchmarks/out/
 	$(BIN)/pyengine bench startup

@@ -135,7 +135,21 @@ def has_route() -> bool:
     return True
 
 
+@functools.cache
+def has_podman() -> bool:
+    """Tell whether podman and its parent of containers are installed."""
+    return _works("podman", "--version") and _works("conmon", "--version")
+
+
+@functools.cache
+def has_dockerd() -> bool:
+    """Tell whether dockerd, containerd and docker's client are installed."""
+    return all(_works(name, "--version") for name in ("dockerd", "containerd", "docker"))
+
+
 PROBES = {
+    "podman": has_podman,
+    "dockerd": has_dockerd,
     "namespaces": can_unshare,
     "uidmap": has_uidmap,
     "user_namespaces": has_user_namespaces,
