@@ -22,7 +22,7 @@ def features(kernel_takes: Callable[[int], bool] = takes_flags) -> dict[str, obj
         "linux": {
             "namespaces": sorted(plan.NAMESPACES),
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": MACHINE in seccomp.ARCHITECTURES,
                 "actions": seccomp.actions(),
