@@ -49,8 +49,9 @@ integration:  ## real namespaces, mounts, cgroups and bridges of this machine; n
 e2e:          ## boots a machine under QEMU, runs containers in it, kills things
 	$(PY) -m pytest tests/e2e
 
-conformance:  ## podman and dockerd, where they are installed, run containers through pyengine-oci; needs root
+conformance:  ## suites of others, from the check-outs in the directory PYENGINE_SUITES, and podman and dockerd over pyengine-oci; needs root
 	$(PY) -m pytest tests/conformance
+	$(PY) -m tests.conformance
 
 bench:        ## what a machine costs against a container; writes benchmarks/out/
 	$(BIN)/pyengine bench startup
