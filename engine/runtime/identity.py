@@ -29,12 +29,13 @@ def masks(wanted: Capabilities | None, *, last: int, held: int) -> CapabilityMas
     """Return the sets as masks; None asks for no capability at all.
 
     Names newer than this kernel (`last` is its highest number) are left out, as runc does. So are,
-    with a warning, those that this process (`held`, a mask) does not have to give, as where the
+    with a warning, names that are no capability's (config.md: a runtime must warn, and should not
+    fail), those that this process (`held`, a mask) does not have to give, as where the
     engine is in a container itself; and ambient capabilities that are not inheritable too: the
     kernel would refuse them, and `runc spec` writes such sets.
 
     Raises:
-        InvalidArgument: a name is unknown, or the effective set holds what the permitted one lacks.
+        InvalidArgument: the effective set holds what the permitted one lacks.
     """
     wanted = wanted or Capabilities()
     effective, permitted = _mask(wanted.effective, last), _mask(wanted.permitted, last)
@@ -43,6 +44,8 @@ def masks(wanted: Capabilities | None, *, last: int, held: int) -> CapabilityMas
     inheritable, ambient = _mask(wanted.inheritable, last), _mask(wanted.ambient, last)
     void = ambient & ~(permitted & inheritable)
     lacking = (permitted | inheritable) & ~held
+    named = (wanted.bounding, wanted.effective, wanted.inheritable, wanted.permitted, wanted.ambient)
+    unknown = {name for names in named for name in names if name.upper() not in capabilities.NUMBERS}
     return CapabilityMasks(
         bounding=_mask(wanted.bounding, last),
         effective=effective & held,
@@ -50,6 +53,7 @@ def masks(wanted: Capabilities | None, *, last: int, held: int) -> CapabilityMas
         permitted=permitted & held,
         ambient=ambient & ~void & held,
         warnings=(
+            *(f"unknown capability left out: {name!r}" for name in sorted(unknown)),
             *_left_out(void, "ambient capabilities", "not permitted and inheritable"),
             *_left_out(lacking, "capabilities", "the engine has none of them itself"),
         ),
@@ -67,9 +71,7 @@ def _mask(names: tuple[str, ...], last: int) -> int:
     mask = 0
     for name in names:
         number = capabilities.NUMBERS.get(name.upper())
-        if number is None:
-            raise InvalidArgument(f"unknown capability: {name!r}")
-        if number <= last:
+        if number is not None and number <= last:
             mask |= 1 << number
     return mask
 

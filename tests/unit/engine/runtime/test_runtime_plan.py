@@ -177,6 +177,21 @@ def test_offsets_of_a_new_time_namespace_become_lines() -> None:
     assert _plan(SPEC).time_offsets is None
 
 
+def test_an_unknown_capability_is_left_out_with_a_warning() -> None:
+    made = _plan(_process(capabilities=Capabilities(bounding=("CAP_UNKNOWN", "CAP_CHOWN"))))
+
+    assert made.first.masks.bounding == 1
+    assert made.first.masks.warnings == ("unknown capability left out: 'CAP_UNKNOWN'",)
+
+
+def test_a_host_name_may_be_set_in_a_uts_namespace_that_is_joined() -> None:
+    spaces = (*SPEC.linux.namespaces, Namespace(type=NamespaceType.UTS, path="/uts"))
+
+    made = _plan(msgspec.structs.replace(_linux(namespaces=spaces), hostname="h"))
+
+    assert made.hostname == "h"
+
+
 def test_a_sysctl_becomes_a_file() -> None:
     spaces = (*SPEC.linux.namespaces, Namespace(type=NamespaceType.NETWORK))
     wanted = {"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/rp_filter": "0"}
