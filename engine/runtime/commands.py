@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from engine.spec.runtime import Capabilities, Process, Resources, Spec, User
 _STDIO = Stdio(0, 1, 2)
 _WAIT_ALL = 0x40000000  # __WALL
 _END_TIMEOUT_MS = 5000
+_SPEC_MAX_BYTES = 16 << 20
 _OPTION_REASONS = {
     "systemd_cgroup": "control groups are managed directly",
     "no_pivot": "without pivot_root the host's mounts stay within reach",
@@ -156,11 +158,19 @@ def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Co
 
 
 def _read_spec(bundle: Path) -> tuple[bytes, Spec]:
+    """Return `config.json` of a bundle, whatever may lie there in its place."""
     path = bundle / "config.json"
     try:
-        text = path.read_bytes()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidArgument(f"not a bundle: {path} does not exist") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidArgument(f"not a bundle: {path} is not a file")
+    with os.fdopen(fd, "rb") as file:
+        text = file.read(_SPEC_MAX_BYTES + 1)
+    if len(text) > _SPEC_MAX_BYTES:
+        raise InvalidArgument(f"{path}: larger than {_SPEC_MAX_BYTES} bytes")
     return text, jsonio.decode(text, Spec, noun=str(path))
 
 

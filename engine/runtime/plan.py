@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import hooks, identity, scheduling, seccomp, sysctl, userns
+from engine.runtime import hooks, identity, scheduling, seccomp, sysctl, userns, validate
 from engine.runtime.hooks import HookPlan
 from engine.runtime.identity import CapabilityMasks
 from engine.runtime.options import propagation_of
@@ -116,14 +116,17 @@ def plan_container(
         NotSupported: it asks for what this runtime does not do.
     """
     _refuse(spec)
+    validate.check(spec, leave="process")  # that is plan_process's
     assert spec.process is not None  # noqa: S101 (refused above)
     assert spec.root is not None  # noqa: S101 (refused above)
     new, joined, pid_namespace = _namespaces(spec)
     if not new & CloneFlag.NEWNS:
-        raise NotSupported("a container without a mount namespace of its own is not supported")
+        raise NotSupported(
+            "linux.namespaces: a container without a mount namespace of its own is not supported"
+        )
     named = bool(spec.hostname or spec.domainname)
     if named and not any(space.type is NamespaceType.UTS for space in spec.linux.namespaces):
-        raise InvalidArgument(f"a {'hostname' if spec.hostname else 'domainname'} needs a uts namespace")
+        raise InvalidArgument(f"{'hostname' if spec.hostname else 'domainname'}: needs a uts namespace")
     for field, name in (("hostname", spec.hostname), ("domainname", spec.domainname)):
         if name and spec.linux.sysctl.get(f"kernel.{field}", name) != name:
             raise InvalidArgument(f"{field} {name!r} contradicts linux.sysctl kernel.{field}")
@@ -178,12 +181,9 @@ def plan_process(
     Raises:
         InvalidArgument, NotSupported: as `plan_container`.
     """
-    if not process.args:
-        raise InvalidArgument("process.args is empty")
-    if not process.cwd.startswith("/"):
-        raise InvalidArgument(f"process.cwd is not absolute: {process.cwd!r}")
-    if any("\0" in word for word in (*process.args, *process.env)):
-        raise InvalidArgument("process.args and process.env may not contain NUL")
+    validate.check(process, "process")
+    if not process.args or not process.args[0]:
+        raise InvalidArgument("process.args: names no program")
     if process.apparmor_profile or process.selinux_label:
         raise NotSupported("AppArmor profiles and SELinux labels are not supported")
     score = process.oom_score_adj
@@ -227,11 +227,11 @@ def check_terminal_size(width: int, height: int) -> None:
 
 def _refuse(spec: Spec) -> None:
     if spec.process is None:
-        raise InvalidArgument("config.json has no process")
+        raise InvalidArgument("process: config.json has none")
     if spec.root is None:
-        raise InvalidArgument("config.json has no root")
+        raise InvalidArgument("root: config.json has none")
     if not spec.oci_version.startswith("1."):
-        raise NotSupported(f"OCI version {spec.oci_version!r} is not supported: this runtime knows 1.x")
+        raise NotSupported(f"ociVersion: {spec.oci_version[:20]!r} is not supported: this runtime knows 1.x")
     linux = spec.linux
     for asked, what in (
         (linux.intel_rdt is not None, "intelRdt"),
