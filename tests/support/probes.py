@@ -147,6 +147,12 @@ def has_dockerd() -> bool:
     return all(_works(name, "--version") for name in ("dockerd", "containerd", "docker"))
 
 
+@functools.cache
+def has_kernel_headers() -> bool:
+    """Tell whether the kernel's headers for programs are installed."""
+    return os.path.exists("/usr/include/asm-generic/unistd.h")
+
+
 PROBES = {
     "podman": has_podman,
     "dockerd": has_dockerd,
@@ -160,6 +166,7 @@ PROBES = {
     "image_tools": has_image_tools,
     "docker_cli": has_docker_cli,
     "busybox": has_busybox,
+    "kernel_headers": has_kernel_headers,
     "tini": has_tini,
     "cpio": has_cpio,
     "sshd": has_sshd,
