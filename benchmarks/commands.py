@@ -8,6 +8,8 @@ from pathlib import Path
 
 from engine.base.process import Completed, module_argv, run
 
+_LEFT_OUT = frozenset({"DOCKER_HOST", "PYENGINE_MODE", "PYENGINE_INSTANCE", "PYTHONDONTWRITEBYTECODE"})
+
 
 def pyengine() -> list[str]:
     """Return the words that start this installation's command line."""
@@ -16,12 +18,8 @@ def pyengine() -> list[str]:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the caller's environment without what would lead commands elsewhere."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"DOCKER_HOST", "PYENGINE_MODE", "PYENGINE_INSTANCE"}
-    }
+    """Return the caller's environment without what leads commands elsewhere, or has them compile anew."""
+    kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
     return {**kept, **(more or {})}
 
 

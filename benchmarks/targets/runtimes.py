@@ -37,7 +37,7 @@ def find(name: str) -> tuple[str, ...] | None:
     """Return the first words of a runtime's command line, None when it is not installed."""
     if name == OURS:
         script = Path(sys.executable).with_name(OURS)
-        return (str(script),) if script.exists() else tuple(module_argv("engine.runtime.main"))
+        return (str(script),) if script.exists() else tuple(module_argv("engine.runtime.entry"))
     path = shutil.which(name, path=_PATH)
     return (path,) if path else None
 

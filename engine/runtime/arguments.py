@@ -1,18 +1,33 @@
-"""The command line of `pyengine-oci`: runc's verbs and flags, as podman, containerd and dockerd use them."""
+"""The command line of `pyengine-oci`: runc's verbs and flags, as podman, containerd and dockerd use them.
+
+Parsers are made of the verbs that the command line names only: argparse takes
+longer to make all of them than the kernel to make a container.
+"""
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from engine.base.errors import InvalidArgument
 
 _NAME = "pyengine-oci"
+_HELP_WIDTH = 100
+
+
+class _Help(argparse.HelpFormatter):
+    """Help of one width: argparse asks for the terminal's with each argument it is told of."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_HELP_WIDTH)
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are this project's."""
+
+    def __init__(self, **how: Any) -> None:  # noqa: ANN401 (as argparse has them)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **how)
 
     def error(self, message: str) -> NoReturn:
         raise InvalidArgument(message.replace("\n", " "), hint=f"see {self.prog} --help")
@@ -25,7 +40,10 @@ def parse(arguments: Sequence[str], version: str) -> argparse.Namespace:
         InvalidArgument: they make no sense.
         SystemExit: help or the version was asked for, and printed.
     """
-    flags = _parser(version).parse_args(arguments)
+    parser, verbs = _parser(version, lambda name: name in arguments)
+    if not verbs:  # help, or a mistake: all of them are to be named
+        parser, _ = _parser(version, lambda _: True)
+    flags = parser.parse_args(arguments)
     if flags.root is None:
         flags.root = default_root(os.geteuid(), os.environ)
     return flags
@@ -45,18 +63,21 @@ def default_root(user: int, environment: Mapping[str, str]) -> Path:
     return Path(home) / _NAME
 
 
-def _parser(version: str) -> _Parser:
-    parser = _Parser(prog="pyengine-oci", description="Run containers of OCI bundles.", allow_abbrev=False)
+def _parser(version: str, wanted: Callable[[str], bool]) -> tuple[_Parser, bool]:
+    """Return the parser with the verbs that are `wanted`, and whether there is one."""
+    parser = _Parser(prog=_NAME, description="Run containers of OCI bundles.")
     parser.add_argument("-v", "--version", action="version", version=version)
     parser.add_argument("--root", type=Path, help="directory of the containers' state")
     parser.add_argument("--log", type=Path, help="file that errors and warnings are added to")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--systemd-cgroup", action="store_true", help=argparse.SUPPRESS)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=_NAME)
 
-    def verb(name: str, text: str, *, container: bool = True) -> argparse.ArgumentParser:
-        found = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+    def verb(name: str, text: str, *, container: bool = True) -> argparse.ArgumentParser | _Unnamed:
+        if not wanted(name):
+            return _Unnamed()
+        found = verbs.add_parser(name, help=text, description=text)
         if container:
             found.add_argument("id", metavar="ID")
         return found
@@ -93,10 +114,17 @@ def _parser(version: str) -> _Parser:
     events.add_argument("--stats", action="store_true", help="print statistics once, and end")
     for name in ("checkpoint", "restore"):
         verb(name, "not supported").add_argument("rest", nargs=argparse.REMAINDER)
-    return parser
+    return parser, bool(verbs.choices)
 
 
-def _add_update(parser: argparse.ArgumentParser) -> None:
+class _Unnamed:
+    """In place of the parser of a verb that the command line does not name."""
+
+    def add_argument(self, *names: str, **how: Any) -> None:  # noqa: ANN401 (as argparse has them)
+        """Add nothing."""
+
+
+def _add_update(parser: argparse.ArgumentParser | _Unnamed) -> None:
     parser.add_argument("-r", "--resources", metavar="FILE", help="linux.resources as JSON; - for stdin")
     for name, text in (
         ("blkio-weight", "weight of block devices, 10 to 1000"),
@@ -121,20 +149,20 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
 
 
-def _add_making(parser: argparse.ArgumentParser) -> None:
+def _add_making(parser: argparse.ArgumentParser | _Unnamed) -> None:
     parser.add_argument("-b", "--bundle", type=Path, default=Path(), help="directory with config.json")
     parser.add_argument("--no-pivot", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--no-new-keyring", action="store_true", help=argparse.SUPPRESS)
     _add_outside(parser)
 
 
-def _add_outside(parser: argparse.ArgumentParser) -> None:
+def _add_outside(parser: argparse.ArgumentParser | _Unnamed) -> None:
     parser.add_argument("--console-socket", type=Path, help="socket that gets the terminal's master")
     parser.add_argument("--pid-file", type=Path, help="file that gets the process id")
     parser.add_argument("--preserve-fds", type=int, default=0, help=argparse.SUPPRESS)
 
 
-def _add_exec(parser: argparse.ArgumentParser) -> None:
+def _add_exec(parser: argparse.ArgumentParser | _Unnamed) -> None:
     parser.add_argument("--cwd", help="working directory")
     parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("-t", "--tty", action="store_true", help="with a terminal of its own")

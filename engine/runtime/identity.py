@@ -4,7 +4,8 @@ Source: OCI runtime-spec 1.2.0, config.md, "User"; capabilities(7).
 """
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from engine.base.errors import InvalidArgument
 from engine.kernel import capabilities, prctl
@@ -13,8 +14,7 @@ from engine.spec.runtime import Capabilities, Process
 _ID_MAX = (1 << 31) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class CapabilityMasks:
+class CapabilityMasks(msgspec.Struct, frozen=True):
     """The five sets as bit masks, and what had to be left out of them, in words."""
 
     bounding: int

@@ -12,8 +12,6 @@ import signal
 from collections.abc import Sequence
 
 from engine.base.errors import NotSupported
-from engine.base.process import ProcessFailed
-from engine.base.process import run as run_program
 from engine.kernel import capabilities, process
 from engine.kernel.process import CloneFlag
 from engine.runtime import userns
@@ -68,6 +66,10 @@ def _put(pid: int, name: str, text: str) -> None:
 
 
 def _ask(program: str, table: str, pid: int, ranges: Sequence[IdMapping]) -> None:
+    # Here, and not in every shim: it brings subprocess along, and only an unprivileged runtime comes here.
+    from engine.base.process import ProcessFailed  # noqa: PLC0415
+    from engine.base.process import run as run_program  # noqa: PLC0415
+
     try:
         run_program([program, str(pid), *userns.words(ranges)], timeout_s=_TIMEOUT_S)
     except NotSupported:

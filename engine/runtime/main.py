@@ -2,6 +2,9 @@
 
 podman, containerd and dockerd may use it as their runtime. A failure is one
 line on standard error, and in the file given by `--log`, where they look for it.
+
+What only the verbs that print documents need is imported by them: `run` is
+waited for.
 """
 
 import os
@@ -13,14 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from engine.base import jsonio, process
+from engine.base import jsonio
 from engine.base.errors import AlreadyExists, EngineError, InvalidArgument, NotSupported
 from engine.base.units import parse_duration_ns
 from engine.base.version import VERSION
-from engine.runtime import arguments, commands, documents, events
+from engine.runtime import arguments, commands
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.commands import Context
-from engine.runtime.features import features
 from engine.runtime.store import Store
 from engine.spec.runtime import OCI_VERSION
 
@@ -115,10 +117,14 @@ def _print(document: object) -> int:
 
 
 def _state(context: Context) -> int:
+    from engine.runtime import documents  # noqa: PLC0415 (see above)
+
     return _print(documents.state_document(context.container()))
 
 
 def _list(context: Context) -> int:
+    from engine.runtime import documents  # noqa: PLC0415 (see above)
+
     containers = context.store.all()
     if context.flags.quiet:
         sys.stdout.write("".join(f"{container.id}\n" for container in containers))
@@ -131,6 +137,9 @@ def _list(context: Context) -> int:
 
 
 def _ps(context: Context) -> int:
+    from engine.base import process  # noqa: PLC0415 (see above)
+    from engine.runtime import documents  # noqa: PLC0415 (see above)
+
     found = context.container().demand("ps")
     pids = cgroup_at(found.cgroup).processes()
     if context.flags.format == "json":
@@ -141,6 +150,8 @@ def _ps(context: Context) -> int:
 
 
 def _events(context: Context) -> int:
+    from engine.runtime import events  # noqa: PLC0415 (see above)
+
     container = context.container()
     interval_s = parse_duration_ns(context.flags.interval) / 1e9
     if interval_s <= 0:
@@ -159,6 +170,8 @@ def _events(context: Context) -> int:
 
 
 def _spec(context: Context) -> int:
+    from engine.runtime import documents  # noqa: PLC0415 (see above)
+
     path = context.flags.bundle / "config.json"
     spec = documents.first_spec()
     if context.flags.rootless:
@@ -173,6 +186,8 @@ def _spec(context: Context) -> int:
 
 
 def _features(_context: Context) -> int:
+    from engine.runtime.features import features  # noqa: PLC0415 (see above)
+
     return _print(features())
 
 

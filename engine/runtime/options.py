@@ -3,7 +3,7 @@
 Source: OCI runtime-spec 1.2.0, config.md, "Linux mount options".
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountAttr, MountFlag
@@ -53,8 +53,7 @@ def known_words() -> list[str]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class MountOptions:
+class MountOptions(msgspec.Struct, frozen=True):
     """What the words of one mount ask for."""
 
     attr_set: MountAttr = MountAttr.NONE

@@ -11,12 +11,12 @@ The status is derived from these, from the process and from the freezer; it is n
 import contextlib
 import enum
 import os
-import shutil
 import socket
 import string
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from engine.base import jsonio
 from engine.base.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
@@ -55,8 +55,7 @@ ALLOWED: dict[str, frozenset[Status]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(msgspec.Struct, frozen=True):
     """One directory of the store."""
 
     id: str
@@ -181,9 +180,11 @@ class Container:
         return sock
 
     def remove(self) -> None:
-        """Forget the container; repeating it is harmless."""
+        """Forget the container, whose directory holds files only; repeating it is harmless."""
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
+            for name in os.listdir(self.path):
+                os.unlink(self.path / name)
+            os.rmdir(self.path)
 
 
 class Store:
