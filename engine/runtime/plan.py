@@ -34,10 +34,6 @@ NAMESPACES = {
     NamespaceType.TIME: CloneFlag.NEWTIME,
     NamespaceType.USER: CloneFlag.NEWUSER,
 }
-_RLIMIT_NAMES = (
-    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
-)
-RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES.split())}
 _DEVICE_TYPES = frozenset("cbup")
 _MAJOR_MAX = (1 << 12) - 1
 _MINOR_MAX = (1 << 20) - 1
@@ -332,7 +328,7 @@ def _rlimits(limits: Sequence[Rlimit]) -> tuple[tuple[int, int, int], ...]:
 
 
 def _rlimit(limit: Rlimit) -> tuple[int, int, int]:
-    number = RLIMITS.get(limit.type)
+    number = validate.RLIMITS.get(limit.type)
     if number is None:
         raise InvalidArgument(f"unknown resource limit: {limit.type!r}")
     if not (0 <= limit.soft <= _INFINITY and 0 <= limit.hard <= _INFINITY):

@@ -18,6 +18,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from engine.base.errors import InvalidArgument
 from engine.kernel import mount as mounts
 from engine.kernel import system, treecopy
@@ -188,7 +190,7 @@ class Rootfs:
             opened.callback(os.close, target_fd)
             if options.value_of("mode") is None:
                 mode = stat.S_IMODE(os.fstat(target_fd).st_mode)
-                options = replace(options, data=(*options.data, ("mode", f"{mode:o}")))
+                options = msgspec.structs.replace(options, data=(*options.data, ("mode", f"{mode:o}")))
             tree_fd = new_filesystem(replace(step, options=options), self.progress, MountAttr.NONE)
             opened.callback(os.close, tree_fd)
             if options.copy_up:

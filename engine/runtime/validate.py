@@ -7,7 +7,6 @@ one field is `plan`'s.
 Source: OCI runtime-spec 1.2.0, config.md and config-linux.md; cpuset(7), sethostname(2), execve(2).
 """
 
-import resource
 from collections.abc import Callable, Mapping
 from functools import cache
 
@@ -16,6 +15,10 @@ import msgspec
 from engine.base.errors import InvalidArgument
 
 _SIGNED = (-(1 << 63), (1 << 63) - 1)
+_RLIMIT_NAMES = (
+    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
+)
+RLIMITS = {f"RLIMIT_{name}": number for number, name in enumerate(_RLIMIT_NAMES.split())}
 _UNSIGNED = (0, (1 << 64) - 1)
 _NATURAL = (0, (1 << 63) - 1)
 _LIMIT = (-1, (1 << 63) - 1)  # -1: none
@@ -109,7 +112,7 @@ def _not_empty(text: str) -> str:
 
 
 def _rlimit(text: str) -> str:
-    return "" if text.startswith("RLIMIT_") and hasattr(resource, text) else "unknown resource limit"
+    return "" if text in RLIMITS else "unknown resource limit"
 
 
 _TEXTS: Mapping[str, Callable[[str], str]] = {  # what is wrong with it; "": nothing

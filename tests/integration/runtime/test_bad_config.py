@@ -60,7 +60,6 @@ SPEC: dict[str, Any] = {
         },
         "seccomp": {
             "defaultAction": "SCMP_ACT_ALLOW",
-            "defaultErrnoRet": 1,
             "syscalls": [
                 {
                     "names": ["mkdir"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.runtime.plan import RLIMITS
+from engine.runtime.validate import RLIMITS
 from tests.support.ocilab import OciLab
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
@@ -80,6 +80,7 @@ def test_every_resource_limit_can_be_set(oci: OciLab) -> None:
 
     ran = oci.run("cat", "/proc/self/limits", process={"rlimits": limits})
 
+    assert ran.returncode == 0, ran.stderr
     got = {line[:26].strip(): line[26:].split()[:2] for line in ran.stdout.splitlines()}
     for name in ("Max nice priority", "Max realtime priority", "Max file locks", "Max core file size"):
         assert got[name] == ["0", "0"]

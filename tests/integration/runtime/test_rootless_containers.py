@@ -18,16 +18,20 @@ from pathlib import Path
 
 import pytest
 
+from engine.base import process
 from engine.kernel import prctl
 from engine.kernel.mount import MountFlag, mount
 from engine.kernel.process import CloneFlag, unshare
+from engine.runtime import documents
 from engine.runtime.main import main
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox", "user_namespaces", "uidmap")
 
 _USER = 65534  # nobody: newuidmap wants a name
 _FIRST, _COUNT = 300_000, 5000
-codecs.lookup("ascii")  # loaded on first use, which would be the user's
+# Loaded on first use, which would be the user's.
+codecs.lookup("ascii")
+LATER = (documents, process)
 
 
 class Home:

@@ -6,8 +6,8 @@ import pytest
 
 from engine.base.errors import EngineError, InvalidArgument, NotSupported
 from engine.kernel import scheduling as kernel
-from engine.runtime.plan import RLIMITS
 from engine.runtime.scheduling import plan
+from engine.runtime.validate import RLIMITS
 from engine.spec.runtime import IoPriority, Personality, Scheduler
 
 
