@@ -70,8 +70,9 @@ class Lifecycle:
             return True
 
     async def _start_locked(self, container: Container, *, restart_count: int) -> None:
+        started_ns = now_ns()
         try:
-            recorded = self._record_intent(container)
+            recorded = self._record_intent(container, started_ns)
             shim = await self._launcher.launch(container)
             try:
                 await self._attach_pending(container, shim)
@@ -97,7 +98,7 @@ class Lifecycle:
             exit_code=0,
             error="",
             oom_killed=False,
-            started_ns=now_ns(),
+            started_ns=started_ns,
             restart_count=restart_count,
             stopped_by_user=False,
         )
@@ -106,8 +107,8 @@ class Lifecycle:
         self.watch(container, shim)
         self._core.save_soon(container)
 
-    def _record_intent(self, container: Container) -> "asyncio.Future[None] | None":
-        """Queue a commit that says it runs, to be durable before its program does anything.
+    def _record_intent(self, container: Container, started_ns: int) -> "asyncio.Future[None] | None":
+        """Queue a commit that it runs since `started_ns`, to be durable before its program does anything.
 
         Otherwise a machine that is cut off just after would come back with a
         container that never ran. It costs nothing: the commit goes on while the
@@ -116,7 +117,7 @@ class Lifecycle:
         """
         if container.definition.host.auto_remove:
             return None
-        intent = container.state.advance(Event.START, pid=0, error="", started_ns=now_ns())
+        intent = container.state.advance(Event.START, pid=0, error="", started_ns=started_ns)
         recorded = self._core.store.save_state(container.id, intent)
         recorded.add_done_callback(_retrieve)  # where a failed launch leaves it unread
         return recorded

@@ -233,7 +233,7 @@ def test_a_client_that_has_stopped_is_dropped_where_another_waits(
 def test_a_client_that_is_only_slow_loses_nothing_and_the_other_neither(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.shim.stdio.STALL_S", 0.05)
+    monkeypatch.setattr("engine.shim.stdio.STALL_S", 0.5)  # longer than this process may be kept waiting
     process = Process(loop)
     clients = [process.attach(), process.attach()]
     os.set_blocking(process.fds.stdout_fd, False)
