@@ -181,13 +181,8 @@ def _build(recipe: Path, arch: Arch, images: Path, progress: Progress) -> Path:
     progress(f"building the vm image for {arch} (about a minute, once)")
     root = Path(str(hostagent.__file__)).parent.parent
     argv = [sys.executable, str(recipe / "build.py"), "--arch", str(arch), "--output", str(images)]
-
-    def tell(line: str) -> None:
-        if not line.startswith(f"{images}{os.sep}"):  # the result, and no news to a person
-            progress(line)
-
     # The whole environment: proxies, package index and temporary directory are the user's choice.
-    code, last = _run_with_progress(argv, {**os.environ, "PYTHONPATH": str(root)}, tell)
+    code, last = _run_with_progress(argv, {**os.environ, "PYTHONPATH": str(root)}, progress)
     if code != 0:
         raise ImageDamaged(
             f"vm image for {arch} cannot be built: {last.removeprefix(_BUILD_ERROR)}",
