@@ -7,8 +7,9 @@ controllers). This module reads which; it makes nothing.
 Source: cgroups(7), proc_pid_mountinfo(5).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 CONTROLLERS_V1 = (
     "cpu", "cpuacct", "memory", "devices", "freezer", "pids", "blkio", "cpuset",
@@ -18,8 +19,7 @@ NAMED_V1 = "name=systemd"
 """The hierarchy without a controller in which service managers, and who asks /proc/self/cgroup, look."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchies:
+class Hierarchies(msgspec.Struct, frozen=True):
     """Mount points of the hierarchies."""
 
     unified: Path | None  # cgroup2; None without one

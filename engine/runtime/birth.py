@@ -11,9 +11,10 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import NoReturn
+
+import msgspec
 
 from engine.kernel import capabilities, prctl, process
 from engine.kernel.process import CloneFlag
@@ -38,8 +39,7 @@ _BORN = struct.Struct("=ii")  # process id, errno
 Child = Callable[[int], None]  # given its end of the line; does not return
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a process is born; descriptors are borrowed."""
 
     cgroup: Cgroup

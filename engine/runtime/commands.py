@@ -8,7 +8,6 @@ import stat
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -44,8 +43,7 @@ _OPTION_REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What every verb is given."""
 
     flags: Namespace
@@ -360,7 +358,9 @@ def execute(context: Context) -> int:
     _check_console(process, flags.console_socket, detached=flags.detach)
     with container.pidfd() as pidfd:
         created = enter(found.pid, spec, process, stdio=_STDIO, cgroup=found.cgroup, target_pidfd=pidfd)
-        created = replace(created, agent=agent_of(spec, container.id, found.bundle, found.pid))
+        created = msgspec.structs.replace(
+            created, agent=agent_of(spec, container.id, found.bundle, found.pid)
+        )
     try:
         for warning in created.warnings:
             context.warn(warning)

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -73,7 +72,9 @@ def create(
                 path, state.new_state(container_id, bundle, created.pid, cgroup.path, spec.annotations)
             )
         undo.pop_all()
-    return replace(created, state_path=path, agent=listener.agent_of(spec, container_id, bundle))
+    return msgspec.structs.replace(
+        created, state_path=path, agent=listener.agent_of(spec, container_id, bundle)
+    )
 
 
 def _make_cgroup(spec: Spec, cgroup: Cgroup) -> tuple[Cgroup, list[str]]:
@@ -146,7 +147,7 @@ def _bear(
     if not plan.first.process.terminal:
         give_pipes(stdio, plan.first.pipes_owner)
     with contextlib.ExitStack() as undo:
-        around = replace(around, opened=sources.open_all(plan, held_capabilities(), undo))
+        around = msgspec.structs.replace(around, opened=sources.open_all(plan, held_capabilities(), undo))
         existing = []
         for kind, path in _joined_by_parent(plan):
             with as_start_failure("join namespace", path):

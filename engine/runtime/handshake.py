@@ -28,7 +28,8 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from engine.runtime.errors import StartFailed
 
@@ -65,8 +66,7 @@ def decode_error(packet: bytes) -> StartFailed:
     return StartFailed(step, number, text)
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """What init has said by the time it is ready."""
 
     warnings: list[str]

@@ -23,9 +23,10 @@ import signal
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+import msgspec
 
 from engine.base import jsonio
 from engine.base.errors import InvalidArgument
@@ -52,8 +53,7 @@ class HookFailed(OSError):
     """It ran and ended badly, or not in time; `strerror` says how, and `errno` is 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class HookStep:
+class HookStep(msgspec.Struct, frozen=True):
     """One program to run."""
 
     kind: str  # the specification's name of the moment
@@ -63,8 +63,7 @@ class HookStep:
     timeout_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class HookPlan:
+class HookPlan(msgspec.Struct, frozen=True):
     """The hooks of one container, and what they are told of it."""
 
     create_runtime: tuple[HookStep, ...]  # those of prestart first

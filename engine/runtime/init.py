@@ -8,8 +8,9 @@ line on. Order: join namespaces, mounts, devices, masks, root, then `enter`.
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
+
+import msgspec
 
 from engine.kernel import loopback, process, system
 from engine.kernel import mount as mounts
@@ -33,8 +34,7 @@ class OtherIds(OSError):
     """A user namespace that is joined has other ids than the spec says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What init needs to know of the host; read before the fork."""
 
     own_executable: tuple[int, int]  # device and inode of this interpreter

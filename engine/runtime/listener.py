@@ -6,8 +6,9 @@ Source: OCI runtime-spec 1.2.0, config-linux.md, "The Container Process State".
 import array
 import os
 import socket
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from engine.base import jsonio
 from engine.base.unixsocket import short_address
@@ -18,8 +19,7 @@ _TIMEOUT_S = 10.0
 _FD_NAME = "seccompFd"
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(msgspec.Struct, frozen=True):
     """Who answers, and what it is told; pure."""
 
     path: str

@@ -1,13 +1,13 @@
 """What the runtime is given and gives back."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from engine.runtime.listener import Agent
 
 
-@dataclass(frozen=True, slots=True)
-class Stdio:
+class Stdio(msgspec.Struct, frozen=True):
     """Descriptors that become 0, 1 and 2 of the process; borrowed, and ignored with a terminal."""
 
     stdin_fd: int
@@ -15,8 +15,7 @@ class Stdio:
     stderr_fd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(msgspec.Struct, frozen=True):
     """A process that waits for `start`; it is a child of the caller, who reaps it.
 
     Attributes:
@@ -35,6 +34,6 @@ class Created:
     terminal_fd: int | None
     cgroup: str
     warnings: tuple[str, ...]
-    control_fd: int = field(repr=False)
+    control_fd: int
     state_path: Path | None = None
     agent: Agent | None = None

@@ -8,8 +8,9 @@ Source: OCI runtime-spec 1.2.0, config.md and config-linux.md.
 
 import resource
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountFlag
@@ -48,8 +49,7 @@ _SECONDS_MAX = (1 << 63) // 10**9  # KTIME_SEC_MAX
 _NANOSECONDS = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessPlan:
+class ProcessPlan(msgspec.Struct, frozen=True):
     """How one process is confined and what it executes."""
 
     process: Process
@@ -65,8 +65,7 @@ class ProcessPlan:
     pipes_owner: int | None = None  # there, and if the spec tells: what its user is on the host
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerPlan:
+class ContainerPlan(msgspec.Struct, frozen=True):
     """How a container is made; its process is `first`."""
 
     container_id: str

@@ -16,7 +16,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -42,8 +41,7 @@ _FSCONFIG_VALUE_MAX = 255
 _MOUNT_DATA_MAX = 4095
 
 
-@dataclass(frozen=True, slots=True)
-class MountStep:
+class MountStep(msgspec.Struct, frozen=True):
     """One mount to make; `destination` is absolute, inside the root, without `..`."""
 
     destination: str
@@ -191,7 +189,9 @@ class Rootfs:
             if options.value_of("mode") is None:
                 mode = stat.S_IMODE(os.fstat(target_fd).st_mode)
                 options = msgspec.structs.replace(options, data=(*options.data, ("mode", f"{mode:o}")))
-            tree_fd = new_filesystem(replace(step, options=options), self.progress, MountAttr.NONE)
+            tree_fd = new_filesystem(
+                msgspec.structs.replace(step, options=options), self.progress, MountAttr.NONE
+            )
             opened.callback(os.close, tree_fd)
             if options.copy_up:
                 self.progress.at(f"copy up {step.destination}")

@@ -3,7 +3,7 @@
 Source: OCI runtime-spec 1.2.0, config.md, "scheduler", "ioPriority"; config-linux.md, "Personality".
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel import scheduling as kernel
@@ -18,8 +18,7 @@ _IO_LEVELS = 8
 _NS_MIN, _NS_MAX = 1 << 10, (1 << 63) - 1  # sched(7)
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduling:
+class Scheduling(msgspec.Struct, frozen=True):
     """What is to be set; None: left as it is."""
 
     policy: str  # for the message of a failure

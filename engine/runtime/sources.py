@@ -11,7 +11,8 @@ Source: OCI runtime-spec 1.2.0, config.md, "Linux mount options" (idmap); mount_
 
 import contextlib
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from engine.base.errors import NotSupported
 from engine.kernel import mount as mounts
@@ -23,8 +24,7 @@ from engine.runtime.rootfs import MountStep
 from engine.runtime.userns import IdMap
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """Descriptors of detached mounts, owned by whoever opened them."""
 
     root_fd: int | None  # the root, when it is a directory without layers

@@ -4,8 +4,9 @@ Source: OCI runtime-spec 1.2.0, config-linux.md, "User namespace mappings"; user
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+
+import msgspec
 
 from engine.base.errors import InvalidArgument
 from engine.spec.runtime import IdMapping, Process
@@ -14,8 +15,7 @@ _IDS = (1 << 32) - 1  # the last number is no id
 _RANGES_MAX = 340
 
 
-@dataclass(frozen=True, slots=True)
-class IdMap:
+class IdMap(msgspec.Struct, frozen=True):
     """Which ids of the container are which of the host."""
 
     uids: tuple[IdMapping, ...]

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from engine.base.errors import Conflict, InvalidArgument
 from engine.runtime.model import Created
@@ -131,7 +133,9 @@ class Execs:
             target_pidfd=init.pidfd,
         )
         if init.agent is not None:  # who answers for the container answers for this process too
-            created = replace(created, agent=replace(init.agent, container_pid=init.pid))
+            created = msgspec.structs.replace(
+                created, agent=msgspec.structs.replace(init.agent, container_pid=init.pid)
+            )
         io.made(created.terminal_fd)
         if request.tty_size is not None:
             io.resize(*request.tty_size)

@@ -6,7 +6,8 @@ admin-guide, cgroup-v1/ and cgroup-v2.rst.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.spec.runtime import BlockIO, DeviceRule, HugepageLimit, Memory, Resources, ThrottleDevice
@@ -24,8 +25,7 @@ DEFAULT_DEVICES = (
 """null, zero, full, random, urandom; tty, console, ptmx; every pts. Nodes may be made, not opened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """One value for one file of one controller.
 
     Attributes:
