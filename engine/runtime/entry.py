@@ -1,5 +1,7 @@
 """The console script of `pyengine-oci`, which somebody waits for: no collection of garbage while it loads.
 
+Verbs that enter a container run from an image of the interpreter that cannot be written (`ownimage`).
+
 msgspec asks for `typing_extensions`, does as well without, and where it is
 installed spends a tenth of this program's start on it: so it finds none. At
 the end the kernel takes everything back faster than the interpreter would.
@@ -14,11 +16,18 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _UNWANTED = "typing_extensions"
+_ENTERING = frozenset(("create", "run", "exec"))
+_AGAIN = (
+    "import sys; found = int(sys.argv[1]) + 2; sys.path[:] = sys.argv[2:found]; del sys.argv[1:found]; "
+    "from engine.runtime.entry import main; main()"
+)
 
 
 def main() -> NoReturn:
     """Run the command line of this process and end it."""
     gc.disable()
+    if not _ENTERING.isdisjoint(sys.argv[1:]):  # which of the words is the verb its parser will know
+        _protect()
     sys.modules.setdefault(_UNWANTED, cast("ModuleType", None))  # as the import system has it: there is none
     from engine.runtime.main import main as run  # noqa: PLC0415 (see above)
 
@@ -30,6 +39,21 @@ def main() -> NoReturn:
     except OSError:  # who took our output is gone, or the disk is full
         code = code or 1
     os._exit(code)
+
+
+def _protect() -> None:
+    """Go on from a protected image, with the modules of this one."""
+    from engine.runtime import ownimage  # noqa: PLC0415 (only what enters a container needs it)
+
+    places = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), *sys.path]
+    options = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
+    words = ["-c", _AGAIN, str(len(places)), *places, *sys.argv[1:]]
+    try:
+        ownimage.protect([sys.executable, *options, *words])
+    except OSError as err:
+        reason = (err.strerror or str(err)).lower()
+        sys.stderr.write(f"pyengine-oci: cannot protect {sys.executable} from the container: {reason}\n")
+        os._exit(1)
 
 
 if __name__ == "__main__":

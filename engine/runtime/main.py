@@ -208,7 +208,3 @@ _VERBS: dict[str, Callable[[Context], int]] = {
     "spec": _spec,
     "features": _features,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

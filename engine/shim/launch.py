@@ -8,7 +8,8 @@ import msgspec
 import engine
 
 _PROGRAM = (
-    "import sys; sys.path[:0] = sys.argv[2:]; from engine.shim.nursery import main; main(int(sys.argv[1]))"
+    "import sys; sys.path[:0] = sys.argv[2:]; from engine.runtime.ownimage import protect; "
+    "protect(sys.orig_argv); from engine.shim.nursery import main; main(int(sys.argv[1]))"
 )
 
 

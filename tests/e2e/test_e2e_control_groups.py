@@ -11,7 +11,7 @@ import pytest
 from tests.support.home import Home, Result
 
 MIB = 1 << 20
-_OCI = "env PYTHONPATH=/usr/lib/pyengine python3 -m engine.runtime.main --root /run/oci-test"
+_OCI = "env PYTHONPATH=/usr/lib/pyengine python3 -m engine.runtime.entry --root /run/oci-test"
 _PLACES = ("bin", "proc", "dev", "sys")
 _GROUP = "/sys/fs/cgroup/oci-test"
 

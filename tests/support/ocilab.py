@@ -52,7 +52,7 @@ class OciLab:
 
     def oci(self, verb: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one verb to its end."""
-        argv = [sys.executable, "-m", "engine.runtime.main", "--root", str(self.root), verb, *words]
+        argv = [sys.executable, "-m", "engine.runtime.entry", "--root", str(self.root), verb, *words]
         return subprocess.run(
             argv,
             check=False,

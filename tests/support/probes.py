@@ -153,7 +153,14 @@ def has_kernel_headers() -> bool:
     return os.path.exists("/usr/include/asm-generic/unistd.h")
 
 
+@functools.cache
+def has_compiler() -> bool:
+    """Tell whether programs in C can be built, without libraries that are loaded."""
+    return _works("gcc", "--version") and os.path.exists("/usr/include/stdio.h")
+
+
 PROBES = {
+    "compiler": has_compiler,
     "podman": has_podman,
     "dockerd": has_dockerd,
     "namespaces": can_unshare,

@@ -159,7 +159,7 @@ def test_the_engines_own_executable_is_no_hook(oci: OciLab) -> None:
 @pytest.mark.requires("strace")
 def test_hooks_inside_open_nothing_but_themselves(oci: OciLab, tmp_path: Path) -> None:
     oci.write("true", hooks={"startContainer": [{"path": "/bin/true"}, {"path": "/bin/echo"}]})
-    argv = [sys.executable, "-m", "engine.runtime.main", "--root", str(oci.root), "run"]
+    argv = [sys.executable, "-m", "engine.runtime.entry", "--root", str(oci.root), "run"]
     assert trace_to_end([*argv, "--bundle", str(oci.bundle), oci.id], tmp_path / "trace") == 0
 
     calls = [call for process in inside(tmp_path / "trace") for call in process]
@@ -189,7 +189,7 @@ def test_a_hook_ends_with_the_runtime_that_was_killed(
     hook = _shell(f"echo $$ > {tmp_path}/fifo; exec sleep 1000", env=["PATH=/bin:/usr/bin"])
     linux = {} if spaces == "own" else {"namespaces": [{"type": "mount"}]}
     oci.write("true", hooks={kind: [hook]}, linux=linux)
-    argv = [sys.executable, "-m", "engine.runtime.main", "--root", str(oci.root), "create"]
+    argv = [sys.executable, "-m", "engine.runtime.entry", "--root", str(oci.root), "create"]
     with subprocess.Popen([*argv, "--bundle", str(oci.bundle), oci.id]) as runtime:
         (tmp_path / "fifo").read_text()  # it runs
         descendants = _descendants(runtime.pid)

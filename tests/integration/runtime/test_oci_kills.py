@@ -21,7 +21,7 @@ _PARENT = [
     ("mkdir", 1), ("mkdir", 2), ("mkdir", 4), ("mkdir", 8),
     ("clone3", 1), ("rename", 1), ("sendto", 1), ("recvmsg", 1),
 ]  # fmt: skip
-_CHILD = ["setsid", "mount_setattr", "move_mount", "pivot_root", "umount2", "capset"]
+_CHILD = ["setsid", "fsmount", "move_mount", "pivot_root", "umount2", "capset"]
 
 
 def traced(bundles: Bundles, inject: str, *words: str, follow: bool) -> None:
