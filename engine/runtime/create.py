@@ -44,6 +44,7 @@ def create(
     rootfs_mounts: Sequence[Mount] = (),
     state_path: Path | None = None,
     listener_fd: int | None = None,
+    prepared: tuple[ContainerPlan, Cgroup] | None = None,
 ) -> Created:
     """Make the container of `spec` as a child of this process; its program waits for `start`.
 
@@ -53,14 +54,15 @@ def create(
     `state_path`, or to the bundle. With `listener_fd`, a listening socket that
     is borrowed, any process that connects to it may `start` the container, and
     the line of the result leads nowhere. The control group is `spec.linux.cgroupsPath`, or
-    `/pyengine/<container_id>`. This process must be single-threaded.
+    `/pyengine/<container_id>`. `prepared` is what `prepare` has returned for the same, in this process
+    or one that it is a fork of. This process must be single-threaded.
 
     Raises:
         InvalidArgument: the spec cannot be carried out as written.
         NotSupported: it asks for what this engine or kernel does not have.
         StartFailed: a step failed; nothing of the container is left.
     """
-    plan, cgroup = prepare(spec, bundle, container_id, rootfs_mounts=rootfs_mounts)
+    plan, cgroup = prepared or prepare(spec, bundle, container_id, rootfs_mounts=rootfs_mounts)
     with contextlib.ExitStack() as undo:
         cgroup, warnings = _make_cgroup(spec, cgroup)
         undo.callback(cgroup.remove, timeout_s=5.0)

@@ -20,7 +20,6 @@ from typing import NoReturn
 from engine.base.errors import EngineError
 from engine.kernel.prctl import set_child_subreaper
 from engine.runtime.create import prepare
-from engine.runtime.seccomp import compile_profile
 from engine.shim import log
 from engine.shim.answers import Timeline, failed
 from engine.shim.foreign import foreign
@@ -40,12 +39,13 @@ from engine.shim.protocol import (
     Reader,
     SpanRecord,
     Spawn,
+    SpawnRequest,
     Start,
     Streams,
     encode,
     request_decoder,
 )
-from engine.shim.server import Server, decode_spec
+from engine.shim.server import Prepared, Server, decode_spec, read_spec
 from engine.shim.verbs import Runtime
 from engine.spec.runtime import OCI_VERSION, Process
 
@@ -109,7 +109,11 @@ def _warm_up() -> None:
 
 def _spawn(message: Spawn, connection_fd: int) -> None:
     received_ns = time.monotonic_ns()
-    _compile_filter(Path(message.request.bundle))
+    timeline = Timeline(message.request.trace)
+    if message.request.trace:
+        timeline.spans.append(SpanRecord("nursery", "queue", message.sent_ns, received_ns - message.sent_ns))
+    prepared = _prepare(message.request)
+    planned_ns = timeline.add("nursery", "plan", received_ns)
     try:
         pid = os.fork()  # noqa: TID251 (this is what the nursery is for)
     except OSError as err:
@@ -118,22 +122,30 @@ def _spawn(message: Spawn, connection_fd: int) -> None:
             connection.sendall(encode(Failed(id=0, kind="Unavailable", message=text)))
         return
     if pid == 0:
-        _become_shim(message, connection_fd, received_ns)
+        _become_shim(message, prepared, connection_fd, timeline, planned_ns)
 
 
-def _compile_filter(bundle: Path) -> None:
-    """Compile the container's seccomp filter here, where the next container finds it compiled.
+def _prepare(request: SpawnRequest) -> Prepared | None:
+    """Decide here what the shim is to make; None: something is wrong, which is the shim's to meet and report.
 
-    Nearly all containers have the same one, and what a shim compiles is gone
-    with the shim. What is wrong with the bundle is the shim's to report.
+    What runs in the nursery leaves the shim's memory alone, and what it remembers, such as the seccomp
+    filter that nearly all containers share, the next container finds.
     """
-    with contextlib.suppress(EngineError, OSError):
-        linux = decode_spec((bundle / "config.json").read_bytes()).linux
-        if linux.seccomp is not None:
-            compile_profile(linux.seccomp)
+    bundle = Path(request.bundle)
+    try:
+        spec = read_spec(bundle)
+        if request.runtime:
+            return Prepared(spec, None)
+        return Prepared(
+            spec, prepare(spec, bundle, request.container_id, rootfs_mounts=request.rootfs_mounts)
+        )
+    except Exception:  # noqa: BLE001 (whatever it is, containers to come must not suffer)
+        return None
 
 
-def _become_shim(message: Spawn, connection_fd: int, received_ns: int) -> NoReturn:
+def _become_shim(
+    message: Spawn, prepared: Prepared | None, connection_fd: int, timeline: Timeline, planned_ns: int
+) -> NoReturn:
     """Run the shim to its end in the forked child, and never return into the nursery."""
     code = 1
     try:
@@ -144,20 +156,15 @@ def _become_shim(message: Spawn, connection_fd: int, received_ns: int) -> NoRetu
         set_child_subreaper(True)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # it ends when its container has
-        timeline = Timeline(message.request.trace)
-        if message.request.trace:
-            timeline.spans.append(
-                SpanRecord("nursery", "queue", message.sent_ns, received_ns - message.sent_ns)
-            )
-        timeline.add("nursery", "fork", received_ns)
-        code = serve(message, socket.socket(fileno=connection_fd), timeline)
+        timeline.add("nursery", "fork", planned_ns)
+        code = serve(message, prepared, socket.socket(fileno=connection_fd), timeline)
     except BaseException as err:  # noqa: BLE001 (a child of fork must not unwind into the parent's code)
         note(f"shim failed: {err!r}")
     finally:
         os._exit(code)
 
 
-def serve(message: Spawn, daemon: socket.socket, timeline: Timeline) -> int:
+def serve(message: Spawn, prepared: Prepared | None, daemon: socket.socket, timeline: Timeline) -> int:
     """Be the shim of one container; return the exit status of this process."""
     request = message.request
     _name_process("pyengine-shim")
@@ -167,7 +174,7 @@ def serve(message: Spawn, daemon: socket.socket, timeline: Timeline) -> int:
     server = Server(request, runtime=runtime, note=note)
     try:
         _log_to(Path(request.bundle) / "shim.log")
-        server.create(timeline)
+        server.create(timeline, prepared)
     except Exception as err:  # noqa: BLE001 (the daemon gets it, whatever it is)
         daemon.sendall(encode(failed(0, err)))
         return 1

@@ -24,8 +24,9 @@ import msgspec
 
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotSupported
 from engine.base.unixsocket import short_address
+from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.errors import StartFailed
-from engine.runtime.plan import check_terminal_size
+from engine.runtime.plan import ContainerPlan, check_terminal_size
 from engine.shim.answers import Timeline, failed
 from engine.shim.cleanup import write_exit
 from engine.shim.execs import Execs, only
@@ -89,6 +90,13 @@ ALLOWED: dict[type[AnyRequest], frozenset[Status]] = {
 }
 
 
+class Prepared(msgspec.Struct, frozen=True):
+    """What is known of a container before its shim is forked."""
+
+    spec: Spec
+    plan: tuple[ContainerPlan, Cgroup] | None  # of the built-in runtime
+
+
 class Server:
     """Serves one container from its making to its end."""
 
@@ -112,8 +120,10 @@ class Server:
         self._io: ProcessIO
         self._created: Created
 
-    def create(self, timeline: Timeline) -> None:
+    def create(self, timeline: Timeline, prepared: Prepared | None = None) -> None:
         """Make the container; when this raises, nothing of it is left.
+
+        Without `prepared` it does that too, and tells what is wrong.
 
         Raises:
             EngineError, OSError: as the runtime's `create`, or the log or
@@ -123,8 +133,7 @@ class Server:
             check_terminal_size(*self._request.tty_size)
         started_ns = time.monotonic_ns()
         with contextlib.ExitStack() as undo:
-            config = self._bundle / "config.json"
-            self._spec = decode_spec(config.read_bytes(), str(config))
+            self._spec = prepared.spec if prepared else read_spec(self._bundle)
             if self._spec.hooks is not None:
                 raise NotSupported("hooks: not supported under the shim: who deletes would have to run them")
             self._exit_path.unlink(missing_ok=True)
@@ -150,6 +159,7 @@ class Server:
                 self._request.container_id,
                 stdio=self._io.child_stdio(),
                 rootfs_mounts=self._request.rootfs_mounts,
+                **({"prepared": prepared.plan} if prepared and prepared.plan else {}),
             )
             timeline.add("runtime", "create", started_ns)
             undo.pop_all()
@@ -460,6 +470,17 @@ class Server:
         """Remove what the container has on this machine apart from its bundle's files."""
         self._stop_listening()
         self._runtime.delete(self._created.cgroup, self._bundle)
+
+
+def read_spec(bundle: Path) -> Spec:
+    """Return the configuration of a bundle.
+
+    Raises:
+        InvalidArgument: it is none.
+        OSError: it cannot be read.
+    """
+    path = bundle / "config.json"
+    return decode_spec(path.read_bytes(), str(path))
 
 
 def decode_spec(data: bytes, name: str = "config.json") -> Spec:
