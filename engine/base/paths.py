@@ -78,7 +78,7 @@ class ContainerDir:
 
     @property
     def log(self) -> Path:
-        """Docker's json-file log."""
+        """The log, in docker's json-file or `local` form."""
         return self.path / "container.log"
 
     @property

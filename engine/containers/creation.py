@@ -10,7 +10,7 @@ import msgspec
 
 from engine.base import ids
 from engine.base.errors import InvalidArgument, NotFound, NotSupported
-from engine.containers import mounts, restart, runtimes, spec
+from engine.containers import logoptions, mounts, restart, runtimes, spec
 from engine.containers.model import Definition, MountPoint, now_ns, words
 from engine.images.documents import parse_platform
 from engine.images.model import Image
@@ -21,14 +21,8 @@ from engine.spec.docker import ContainerConfig, CreateRequest, EndpointSettings,
 
 _CONFIG_FIELDS = ContainerConfig.__struct_fields__
 _NETWORK_MODES = frozenset(("", "default", "bridge", "host", "none"))
-LOG_DRIVERS = frozenset(("", "json-file", "local", "none"))
-_LOG_OPTIONS = frozenset(("max-size", "max-file"))
-DEFAULT_LOG_MAX_BYTES = 20 * 1024 * 1024
-DEFAULT_LOG_MAX_FILES = 5
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _PORT_MAX = 65535
 _HOSTNAME_MAX = 64
-_DIGITS_MAX = 18
 _INITS = tuple(map(Path, ("/usr/bin/docker-init", "/usr/libexec/docker/docker-init", "/usr/bin/tini-static")))
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _ONLINE = Path("/sys/devices/system/cpu/online")
@@ -49,7 +43,7 @@ def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMou
     restart.check(host)
     _check_config(request)
     _check_network(request)
-    log_options(host)
+    logoptions.settings(host.log_config)
     port_mappings(config, host)
     definition = Definition(
         id=ids.new_id(),
@@ -143,7 +137,9 @@ def _with_defaults(host: HostConfig) -> HostConfig:
         cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
         shm_size=host.shm_size or spec.DEFAULT_SHM_BYTES,
         runtime=host.runtime or runtimes.BUILT_IN,
-        log_config=msgspec.structs.replace(host.log_config, type=host.log_config.type or "json-file"),
+        log_config=msgspec.structs.replace(
+            host.log_config, type=host.log_config.type or logoptions.DEFAULT_DRIVER
+        ),
         restart_policy=msgspec.structs.replace(host.restart_policy, name=host.restart_policy.name or "no"),
     )
 
@@ -235,42 +231,6 @@ def _check_endpoint(endpoint: EndpointSettings) -> None:
     ipam = endpoint.ipam_config
     if ipam is not None and (ipam.ipv4_address or ipam.ipv6_address or ipam.link_local_ips):
         raise InvalidArgument("user specified IP address is supported on user defined networks only")
-
-
-def log_options(host: HostConfig) -> tuple[str, int, int]:
-    """Return driver, bytes a file and number of files of the container's log.
-
-    Raises:
-        NotSupported: a driver or an option that this engine does not have, by name.
-        InvalidArgument: a value out of range.
-    """
-    driver = host.log_config.type
-    if driver not in LOG_DRIVERS:
-        raise NotSupported(f"logging driver {driver!r} is not supported", hint="use json-file, local or none")
-    options = host.log_config.config
-    for name in options:
-        if name not in _LOG_OPTIONS or driver == "none":
-            raise NotSupported(f"log opt '{name}' is not supported for {driver or 'json-file'} log driver")
-    size, files = options.get("max-size", ""), options.get("max-file", "")
-    max_bytes = _size(size) if size not in {"", "-1"} else DEFAULT_LOG_MAX_BYTES
-    if size == "-1":
-        max_bytes = 0
-    max_files = _count(files, "max-file") if files else DEFAULT_LOG_MAX_FILES
-    return driver or "json-file", max_bytes, max_files
-
-
-def _size(text: str) -> int:
-    digits = text.rstrip("bBkKmMgGiI")
-    unit = text[len(digits) :].lower().removesuffix("b").removesuffix("i")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > _DIGITS_MAX or unit not in _UNITS:
-        raise InvalidArgument(f"invalid size: '{text}'")
-    return int(digits) * _UNITS[unit]
-
-
-def _count(text: str, noun: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX or int(text) < 1:
-        raise InvalidArgument(f"invalid {noun}: '{text}'")
-    return int(text)
 
 
 def _port_key(port: str) -> str:

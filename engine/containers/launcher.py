@@ -13,9 +13,9 @@ from pathlib import Path
 
 from engine.base import diskspace, jsonio, trace
 from engine.base.errors import Conflict, InvalidArgument, NotFound
-from engine.containers import imagefiles, runtimes, security, spec, users
+from engine.containers import imagefiles, logoptions, runtimes, security, spec, users
 from engine.containers.core import Core
-from engine.containers.creation import check_binds, find_init, log_options, port_mappings
+from engine.containers.creation import check_binds, find_init, port_mappings
 from engine.containers.live import Container
 from engine.containers.model import Definition, MountPoint
 from engine.containers.shims import Shim
@@ -129,7 +129,7 @@ class Launcher:
         except OSError:
             shutil.rmtree(bundle.path, ignore_errors=True)
             raise
-        driver, max_bytes, max_files = log_options(definition.host)
+        log = logoptions.settings(definition.host.log_config)
         return SpawnRequest(
             container_id=container.id,
             bundle=str(bundle.path),
@@ -139,10 +139,12 @@ class Launcher:
             open_stdin=definition.config.open_stdin,
             stdin_once=definition.config.stdin_once,
             tty_size=tty_size,
-            log_driver=driver,
+            log_driver=log.driver,
             log_path=str(directory.log),
-            log_max_bytes=max_bytes,
-            log_max_files=max_files,
+            log_max_bytes=log.max_bytes,
+            log_max_files=log.max_files,
+            log_compress=log.compress,
+            log_attrs=logoptions.attributes(definition),
             runtime=runtimes.find(definition.host.runtime),
             trace=trace.current.get() is not None,
         )

@@ -71,7 +71,7 @@ class LogOptions:
     since_ns: int = 0
     until_ns: int = 0
     timestamps: bool = False
-    details: bool = False  # of the log driver; ours adds none
+    details: bool = False  # the attributes that log options have put into each record
 
 
 class ContainerService:
@@ -349,7 +349,7 @@ class ContainerService:
             async for line in lines:
                 if not (options.stdout if line.stream == "stdout" else options.stderr):
                     continue
-                text = b" " + line.text if options.details else line.text
+                text = logs.details(line) + line.text if options.details else line.text
                 if options.timestamps:
                     text = f"{stamp(line.time_ns)} ".encode() + text
                 yield _FRAME.pack(_STREAMS.get(line.stream, 1), len(text)) + text if framed else text

@@ -101,7 +101,7 @@ def details(
     definition = container.definition
     argv = definition.argv
     etc = directory.etc
-    logs = definition.host.log_config.type != "none"
+    shows_log = definition.host.log_config.type == "json-file"  # as docker: other forms are not for others
     shown: dict[str, Any] = {
         "Id": container.id,
         "Created": stamp(definition.created_ns),
@@ -112,7 +112,7 @@ def details(
         "ResolvConfPath": str(etc / "resolv.conf"),
         "HostnamePath": str(etc / "hostname"),
         "HostsPath": str(etc / "hosts"),
-        "LogPath": str(directory.log) if logs else "",
+        "LogPath": str(directory.log) if shows_log else "",
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
         "Driver": driver,

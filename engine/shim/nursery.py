@@ -20,9 +20,10 @@ from typing import NoReturn
 from engine.base.errors import EngineError
 from engine.kernel.prctl import set_child_subreaper
 from engine.runtime.create import prepare
-from engine.shim import log
 from engine.shim.answers import Timeline, failed
 from engine.shim.foreign import foreign
+from engine.shim.jsonrecords import JsonRecords
+from engine.shim.localrecords import LocalRecords
 from engine.shim.loop import Loop
 from engine.shim.peer import close_all, receive
 from engine.shim.protocol import (
@@ -100,7 +101,8 @@ def _warm_up() -> None:
         encode(Hello(container_id="warm", shim_pid=1, pid=1, status="created"))
         encode(Exited(exit=ended))
         encode(Done(id=1))
-        log.encode(b"line\n", "stdout", log.Clock().stamp(time.time_ns()))
+        for form in (JsonRecords({}), LocalRecords({})):
+            form.encode("stdout", b"line\n", time.time_ns())
         loop = Loop()
         loop.later(0, loop.stop)
         loop.run()

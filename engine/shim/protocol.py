@@ -48,10 +48,12 @@ class SpawnRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     open_stdin: bool = False  # without it stdin is /dev/null (a terminal's is always open)
     stdin_once: bool = False  # the first attached client's end of input is the process's
     tty_size: tuple[int, int] | None = None  # width, height; for process.terminal
-    log_driver: str = "json-file"  # "json-file", "local" (the same format) or "none"
+    log_driver: str = "json-file"  # "json-file", "local" or "none"
     log_path: str = ""
     log_max_bytes: int = 0  # 0: never rotated
     log_max_files: int = 1
+    log_compress: bool = False  # rotated files
+    log_attrs: dict[str, str] = {}  # in each record
     runtime: str = ""  # the program of another OCI runtime, an absolute path; "": built in
     trace: bool = False  # spans of nursery, shim and runtime come back in hello
 

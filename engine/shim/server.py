@@ -30,7 +30,7 @@ from engine.runtime.plan import ContainerPlan, check_terminal_size
 from engine.shim.answers import Timeline, failed
 from engine.shim.cleanup import write_exit
 from engine.shim.execs import Execs, only
-from engine.shim.log import JsonLog
+from engine.shim.log import ContainerLog, open_log
 from engine.shim.loop import READ, Loop
 from engine.shim.oom import was_oom_killed
 from engine.shim.peer import Peer, close_all
@@ -113,7 +113,7 @@ class Server:
         self._announced = False
         self._recorded = False
         self._deleted = False
-        self._log: JsonLog | None = None
+        self._log: ContainerLog | None = None
         self._listener: socket.socket | None = None
         self._execs = Execs(self._loop, runtime, tell=self._broadcast, when_client_gone=self._end_if_done)
         self._spec: Spec
@@ -137,7 +137,7 @@ class Server:
             if self._spec.hooks is not None:
                 raise NotSupported("hooks: not supported under the shim: who deletes would have to run them")
             self._exit_path.unlink(missing_ok=True)
-            self._log = self._open_log()
+            self._log = open_log(self._request, self._loop, warn=self._note)
             if self._log is not None:
                 undo.callback(self._log.close)
             self._io = ProcessIO(
@@ -175,26 +175,16 @@ class Server:
         self._loop.run()
         for peer in self._peers[:]:
             peer.close()
-        if self._log is not None and self._request.durable:
-            self._log.sync()  # nobody waits for it any more
+        if self._log is not None:
+            if self._request.durable:
+                self._log.sync()  # nobody waits for it any more
+            self._log.close()
 
     # Making
 
     @property
     def _terminal(self) -> bool:
         return self._spec.process is not None and self._spec.process.terminal
-
-    def _open_log(self) -> JsonLog | None:
-        if self._request.log_driver == "none":
-            return None
-        if self._request.log_driver not in {"json-file", "local"}:
-            raise NotSupported(f"log driver {self._request.log_driver}: use json-file, local or none")
-        return JsonLog(
-            Path(self._request.log_path),
-            max_bytes=self._request.log_max_bytes,
-            max_files=self._request.log_max_files,
-            warn=self._note,
-        )
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -470,6 +460,8 @@ class Server:
         """Remove what the container has on this machine apart from its bundle's files."""
         self._stop_listening()
         self._runtime.delete(self._created.cgroup, self._bundle)
+        if self._log is not None:
+            self._log.settle()  # from here on a next run may open it
 
 
 def read_spec(bundle: Path) -> Spec:

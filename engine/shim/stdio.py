@@ -35,8 +35,15 @@ _INPUT_HIGH_BYTES = 64 * 1024
 class Log(Protocol):
     """Where output is recorded."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is better written to later."""
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Call `call()` whenever it may be full no longer."""
+
     def write(self, stream: str, data: bytes) -> None:
-        """Record a chunk of "stdout" or "stderr"."""
+        """Record a chunk of "stdout" or "stderr"; it is, full or not."""
 
 
 class _Output:
@@ -218,6 +225,8 @@ class ProcessIO:
         self._when_closed: Callable[[], None] | None = None
         self._timer: Timer | None = None
         self._stall_timer: Timer | None = None
+        if log is not None:
+            log.when_room(self.flow_changed)
 
     def child_stdio(self) -> Stdio:
         """Open the pipes and return the process's ends; they are closed by `made` or `abandon`."""
@@ -299,6 +308,8 @@ class ProcessIO:
         """Record and pass on a chunk."""
         if self._log is not None:
             self._log.write(stream, data)
+            if self._log.is_full:
+                self.flow_changed()
         for client in self._clients[:]:
             if client.streams.stdout if kind == STDOUT else client.streams.stderr:
                 client.send(kind, data)
@@ -308,8 +319,9 @@ class ProcessIO:
         self._drained()
 
     def flow_changed(self) -> None:
-        """A client has become full or has room: stop reading or go on."""
-        held = not self._ended and any(client.is_full for client in self._clients)
+        """A client or the log has become full or has room: stop reading or go on."""
+        full = self._log is not None and self._log.is_full
+        held = not self._ended and (full or any(client.is_full for client in self._clients))
         if held != self.is_held:
             self.is_held = held
             for output in self._outputs:
@@ -321,7 +333,8 @@ class ProcessIO:
 
         A lone client may stop for as long as its user likes, and the process with it.
         """
-        others_wait = self.is_held and not all(client.is_full for client in self._clients)
+        full = [client.is_full for client in self._clients]
+        others_wait = self.is_held and any(full) and not all(full)
         if not others_wait:
             if self._stall_timer is not None:
                 self._stall_timer.cancel()

@@ -100,7 +100,6 @@ def test_a_request_without_sense_is_refused(body: dict[str, Any]) -> None:
         ({"Healthcheck": {"Test": ["CMD", "true"]}}, "Healthcheck"),
         ({"HostConfig": {"NetworkMode": "mine"}}, "mine"),
         ({"HostConfig": {"LogConfig": {"Type": "syslog"}}}, "syslog"),
-        ({"HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"tag": "x"}}}}, "tag"),
         ({"HostConfig": {"BlkioWeight": 5}}, "BlkioWeight"),
         ({"HostConfig": {"PortBindings": {"80/sctp": [{}]}}}, "sctp"),
         ({"HostConfig": {"PortBindings": {"80": [{"HostPort": "80-90"}]}}}, "80-90"),
@@ -132,13 +131,6 @@ def test_a_signal_has_a_number_and_several_names(text: str, number: int) -> None
 def test_no_other_text_is_a_signal(text: str) -> None:
     with pytest.raises(InvalidArgument):
         creation.parse_signal(text)
-
-
-def test_the_log_has_limits_that_can_be_set() -> None:
-    body = {"HostConfig": {"LogConfig": {"Config": {"max-size": "2m", "max-file": "3"}}}}
-
-    assert creation.log_options(definition(**body).host) == ("json-file", 2 << 20, 3)
-    assert creation.log_options(definition().host) == ("json-file", 20 << 20, 5)
 
 
 def test_mounts_of_another_container_come_along_and_are_not_removed_with_this_one() -> None:

@@ -1,16 +1,23 @@
 import asyncio
 import contextlib
 import json
+import os
+import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.containers.logs import LogLine, read
-from engine.shim.log import JsonLog
+from engine.containers.logs import LogLine, details, read
+from tests.support.loglab import log_of
 
 TIMEOUT_S = 20
+FORMS = pytest.mark.parametrize(
+    ("driver", "compress"),
+    [("json-file", False), ("json-file", True), ("local", False), ("local", True)],
+    ids=["json", "json-gz", "local", "local-gz"],
+)
 
 
 def write(path: Path, texts: list[str], *, start_ns: int = 0) -> None:
@@ -143,11 +150,14 @@ def test_following_sees_what_is_added_and_ends_with_the_container(tmp_path: Path
     asyncio.run(run())
 
 
+@FORMS
 @pytest.mark.parametrize("files", [1, 2, 4])
-def test_following_goes_over_rotations_without_loss(tmp_path: Path, files: int) -> None:
+def test_following_goes_over_rotations_without_loss(
+    tmp_path: Path, files: int, driver: str, compress: bool
+) -> None:
     async def run() -> None:
         path = tmp_path / "log"
-        log = JsonLog(path, max_bytes=3000, max_files=files, warn=print)
+        log = log_of(driver, path, max_bytes=3000, max_files=files, compress=compress)
         lines = read(path, follow=True)
         for number in range(60):
             texts = [f"{number}.{part}\n" for part in range(5)]
@@ -159,11 +169,14 @@ def test_following_goes_over_rotations_without_loss(tmp_path: Path, files: int) 
     asyncio.run(run())
 
 
-def test_a_follower_that_was_away_goes_on_with_the_oldest_that_is_left(tmp_path: Path) -> None:
+@FORMS
+def test_a_follower_that_was_away_goes_on_with_the_oldest_that_is_left(
+    tmp_path: Path, driver: str, compress: bool
+) -> None:
     async def run() -> None:
         path = tmp_path / "log"
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        log = JsonLog(path, max_bytes=1000, max_files=3, warn=print)
+        log = log_of(driver, path, max_bytes=1000, max_files=3, compress=compress)
         log.write("stdout", b"first\n")
         lines = read(path, follow=True, ended=ended)
         assert await follow(lines, 1) == ["first\n"]
@@ -207,6 +220,117 @@ def test_many_followers_share_one_inotify_descriptor(tmp_path: Path) -> None:
             assert await follow(lines, 1) == ["b"]
             await lines.aclose()
         assert count() == before
+
+    asyncio.run(run())
+
+
+def written(path: Path, count: int, driver: str, compress: bool, **options: Any) -> list[str]:
+    """Write so many lines of growing length; return them."""
+    log = log_of(driver, path, compress=compress, **options)
+    texts = [f"{number} {'x' * (number % 50)}\n" for number in range(count)]
+    for text in texts:
+        log.write("stdout" if len(text) % 2 else "stderr", text.encode())
+    log.close()
+    return texts
+
+
+@FORMS
+def test_what_was_written_is_read_over_all_files(tmp_path: Path, driver: str, compress: bool) -> None:
+    texts = written(tmp_path / "log", 500, driver, compress, max_bytes=9000, max_files=20)
+
+    assert collect(tmp_path / "log") == texts
+    packed = [path.name for path in tmp_path.iterdir() if path.suffix == ".gz"]
+    assert bool(packed) == compress
+    assert list(tmp_path.glob(".*")) == []
+
+
+@FORMS
+@pytest.mark.parametrize("tail", [0, 1, 9, 100, 499, 500, 501])
+def test_the_tail_reaches_into_files_of_each_form(
+    tmp_path: Path, tail: int, driver: str, compress: bool
+) -> None:
+    texts = written(tmp_path / "log", 500, driver, compress, max_bytes=9000, max_files=20)
+
+    assert collect(tmp_path / "log", tail=tail) == (texts[-tail:] if tail else [])
+
+
+@FORMS
+def test_times_and_streams_survive_each_form(tmp_path: Path, driver: str, compress: bool) -> None:
+    before_ns = time.time_ns()
+    written(tmp_path / "log", 100, driver, compress, max_bytes=2000, max_files=20)
+
+    async def run() -> list[LogLine]:
+        return [line async for line in read(tmp_path / "log")]
+
+    lines = asyncio.run(run())
+    assert before_ns <= lines[0].time_ns <= lines[-1].time_ns <= time.time_ns()
+    assert all((line.stream == "stdout") == bool(len(line.text) % 2) for line in lines)
+    middle = lines[50].time_ns
+    assert collect(tmp_path / "log", since_ns=middle) == [
+        line.text.decode() for line in lines if line.time_ns >= middle
+    ]
+
+
+@FORMS
+def test_attributes_and_a_line_in_pieces_survive_each_form(
+    tmp_path: Path, driver: str, compress: bool
+) -> None:
+    log = log_of(driver, tmp_path / "log", compress=compress, attrs={"tag": "a b", "X": "1"})
+    log.write("stdout", b"x" * 20_000)
+    log.write("stderr", b"between\n")
+    log.write("stdout", b"y\n\nend")
+    log.finish()
+    log.close()
+
+    async def run() -> list[LogLine]:
+        return [line async for line in read(tmp_path / "log")]
+
+    lines = asyncio.run(run())
+    assert [line.text for line in lines] == [b"x" * 20_000, b"between\n", b"y\n", b"\n", b"end"]
+    assert {details(line) for line in lines} == {b"X=1,tag=a+b "}
+
+
+def test_a_damaged_local_record_ends_its_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    texts = written(path, 200, "local", False, max_bytes=4000, max_files=9)
+    (tmp_path / "log.2").write_bytes(b"\x00\xff\xff\xff damaged")
+    with path.open("ab") as file:
+        file.write(b"\x00\x00\x00\x09torn")
+
+    got = collect(path)
+
+    assert got[-1] == texts[-1]
+    assert set(got) < set(texts)
+    assert collect(path, tail=1) == texts[-1:]
+
+
+def test_a_damaged_compressed_file_gives_what_can_be_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    texts = written(path, 400, "local", True, max_bytes=9000, max_files=9)
+    packed = tmp_path / "log.1.gz"
+    packed.write_bytes(packed.read_bytes()[:-200])
+
+    got = collect(path)
+
+    assert (got[0], got[-1]) == (texts[0], texts[-1])
+    assert len(got) < len(texts)
+
+
+def test_a_follower_goes_on_after_its_file_was_compressed_under_another_name(tmp_path: Path) -> None:
+    async def run() -> None:
+        path = tmp_path / "log"
+        log = log_of("local", path, max_bytes=1500, max_files=100, compress=True)
+        log.write("stdout", b"first\n")
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lines = read(path, follow=True, ended=ended)
+        assert await follow(lines, 1) == ["first\n"]
+        texts = [f"{number}\n" for number in range(1000)]
+        for text in texts:
+            log.write("stdout", text.encode())
+        log.close()
+        assert sum(name.endswith(".gz") for name in os.listdir(tmp_path)) > 10
+        ended.set_result(None)
+        assert [line.text.decode() async for line in lines] == texts
 
     asyncio.run(run())
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.shim.log import PARTIAL_MAX_BYTES, Clock, JsonLog, encode, split
+from engine.shim.jsonrecords import Clock, JsonRecords, encode
+from engine.shim.log import PARTIAL_MAX_BYTES, split
+from tests.support.loglab import log_of
 
 STAMP = b"2026-01-02T03:04:05.000000006Z"
 
@@ -21,14 +23,17 @@ def text_of(data: bytes) -> str:
     return "".join(record["log"] for record in records(data))
 
 
-def unexpected(text: str) -> None:
-    raise AssertionError(text)
-
-
 def test_a_record_is_dockers() -> None:
     assert encode(b"hello\n", "stdout", STAMP) == (
         b'{"log":"hello\\n","stream":"stdout","time":"2026-01-02T03:04:05.000000006Z"}\n'
     )
+
+
+def test_attributes_are_in_each_record_as_docker_has_them() -> None:
+    got = JsonRecords({"b": 'q"', "a": "x"}).encode("stdout", b"1\n2\n", 0)
+
+    end = b'"stream":"stdout","attrs":{"a":"x","b":"q\\""},"time":"1970-01-01T00:00:00.000000000Z"}\n'
+    assert got == b'{"log":"1\\n",' + end + b'{"log":"2\\n",' + end
 
 
 def test_each_line_is_a_record_and_the_last_may_lack_its_newline() -> None:
@@ -67,7 +72,7 @@ def test_text_survives_being_cut_anywhere(
     tmp_path_factory: pytest.TempPathFactory, text: str, size: int
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "log"
-    log = JsonLog(path, warn=unexpected)
+    log = log_of("json-file", path)
     data = text.encode()
     for at in range(0, len(data), size):
         log.write("stdout", data[at : at + size])
@@ -93,7 +98,7 @@ def test_a_piece_does_not_end_inside_a_character(sequence: bytes) -> None:
 
 
 def test_streams_do_not_mix_their_unfinished_lines(tmp_path: Path) -> None:
-    log = JsonLog(tmp_path / "log", warn=unexpected)
+    log = log_of("json-file", tmp_path / "log")
     log.write("stdout", b"o1 ")
     log.write("stderr", b"e\n")
     log.write("stdout", b"o2\n")
@@ -114,7 +119,7 @@ def test_times_have_nine_digits_and_grow_over_seconds() -> None:
 @pytest.mark.parametrize("files", [1, 2, 3, 5])
 def test_rotation_keeps_the_newest_whole_records_in_order(tmp_path: Path, files: int) -> None:
     path = tmp_path / "log"
-    log = JsonLog(path, max_bytes=2000, max_files=files, warn=unexpected)
+    log = log_of("json-file", path, max_bytes=2000, max_files=files)
     for number in range(40):
         log.write("stdout", b"".join(b"line %d.%d\n" % (number, part) for part in range(number % 7)))
     log.finish()
@@ -130,7 +135,7 @@ def test_rotation_keeps_the_newest_whole_records_in_order(tmp_path: Path, files:
 
 
 def test_a_record_larger_than_a_file_gets_one_of_its_own(tmp_path: Path) -> None:
-    log = JsonLog(tmp_path / "log", max_bytes=100, max_files=3, warn=unexpected)
+    log = log_of("json-file", tmp_path / "log", max_bytes=100, max_files=3)
     log.write("stdout", b"a\n" + b"x" * 500 + b"\nb\n")
     log.close()
 
@@ -145,7 +150,7 @@ def test_a_record_larger_than_a_file_gets_one_of_its_own(tmp_path: Path) -> None
 def test_appending_goes_on_after_a_torn_record(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b'{"log":"whole\\n","stream":"stdout","time":"x"}\n{"log":"to')
-    log = JsonLog(path, warn=unexpected)
+    log = log_of("json-file", path)
     log.write("stdout", b"next\n")
     log.close()
 
@@ -154,9 +159,10 @@ def test_appending_goes_on_after_a_torn_record(tmp_path: Path) -> None:
     assert json.loads(lines[2])["log"] == "next\n"
 
 
-def test_a_full_disk_drops_records_whole_and_says_so() -> None:
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_full_disk_drops_records_whole_and_says_so(driver: str) -> None:
     warnings: list[str] = []
-    log = JsonLog(Path("/dev/full"), warn=warnings.append)
+    log = log_of(driver, Path("/dev/full"), warn=warnings.append)
 
     log.write("stdout", b"a\nb\n")
     log.write("stdout", b"c\n")

@@ -20,6 +20,11 @@ TIMEOUT_S = 10
 class Recorder:
     def __init__(self) -> None:
         self.chunks: list[tuple[str, bytes]] = []
+        self.is_full = False
+        self.has_room: Callable[[], None] = lambda: None
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        self.has_room = call
 
     def write(self, stream: str, data: bytes) -> None:
         self.chunks.append((stream, data))
@@ -197,6 +202,20 @@ def test_a_full_client_stops_the_reading_until_it_reads_or_leaves(loop: Loop) ->
     client.close()
     turn(loop, lambda: len(process.log.text()) == written)
     assert not process.io.is_held
+    process.end()
+
+
+def test_a_full_log_stops_the_reading_until_it_has_room(loop: Loop) -> None:
+    process = Process(loop)
+    process.log.is_full = True
+    os.write(process.fds.stdout_fd, b"one")
+    turn(loop, lambda: process.io.is_held)
+    os.write(process.fds.stdout_fd, b"two")
+    assert process.log.text() == b"one"  # what was read is recorded, full or not
+
+    process.log.is_full = False
+    process.log.has_room()
+    turn(loop, lambda: process.log.text() == b"onetwo")
     process.end()
 
 
