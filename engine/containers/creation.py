@@ -39,7 +39,11 @@ def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMou
     host = request.host_config
     config = msgspec.structs.replace(merge(request, image), mac_address=_mac_address(request))
     spec.refuse(host)
-    runtimes.find(host.runtime)
+    if runtimes.find(host.runtime) and host.ipc_mode.startswith(CONTAINER_PREFIX):
+        raise NotSupported(
+            f"IPC mode {host.ipc_mode} is not supported with runtime {host.runtime}",
+            hint=f"only {runtimes.BUILT_IN} shares /dev/shm with another container",
+        )
     restart.check(host)
     _check_config(request)
     _check_network(request)

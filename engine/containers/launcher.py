@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.base import diskspace, jsonio, trace
 from engine.base.errors import Conflict, InvalidArgument, NotFound
-from engine.containers import imagefiles, logoptions, runtimes, security, spec, users
+from engine.containers import imagefiles, joining, logoptions, runtimes, security, spec, users
 from engine.containers.core import Core
 from engine.containers.creation import check_binds, find_init, port_mappings
 from engine.containers.live import Container
@@ -29,7 +29,8 @@ _HOST_GATEWAY = "host-gateway"
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _HOSTS = Path("/etc/hosts")
 _ETC_FILES = ("hostname", "hosts", "resolv.conf")
-_NAMESPACE_FILES = {"pid": "pid", "ipc": "ipc"}
+_SHARED_MEMORY = "root/dev/shm"
+_NOT_SHAREABLE = frozenset({"", "private", "none"})
 
 
 class Launcher:
@@ -50,10 +51,11 @@ class Launcher:
         core, definition = self._core, container.definition
         sandbox = await core.networks.connect(container.id, self._sandbox_request(container))
         try:
-            with trace.span("containers", "plan"), diskspace.needed_for(f"container {container.name}"):
-                request = await asyncio.to_thread(self._prepare, container, sandbox)
-            with trace.span("containers", "spawn"):
-                shim = await core.shims.spawn(request)
+            with contextlib.ExitStack() as held:
+                with trace.span("containers", "plan"), diskspace.needed_for(f"container {container.name}"):
+                    request = await asyncio.to_thread(self._prepare, container, sandbox, held)
+                with trace.span("containers", "spawn"):
+                    shim = await core.shims.spawn(request)
         except BaseException:
             await asyncio.shield(core.networks.release(definition.id))
             raise
@@ -92,11 +94,14 @@ class Launcher:
         """Return the running container that `container:<name>` asks for."""
         other = self._core.find(mode.removeprefix(CONTAINER_PREFIX))
         if not other.state.live:
-            raise Conflict(f"cannot join {what} of a non running container: {other.id}")
+            raise _not_running(what, other)
         return other
 
-    def _prepare(self, container: Container, sandbox: Sandbox) -> SpawnRequest:
-        """Write all files that the shim needs; in a worker thread."""
+    def _prepare(self, container: Container, sandbox: Sandbox, held: contextlib.ExitStack) -> SpawnRequest:
+        """Write all files that the shim needs; in a worker thread.
+
+        What it names of other containers is there while `held` is open.
+        """
         core, definition = self._core, container.definition
         check_binds(definition)
         self._make_room_for_etc(definition)
@@ -107,6 +112,8 @@ class Launcher:
         bundle = core.run.shim(container.id)
         console = definition.host.console_size
         tty_size = (console[1], console[0]) if definition.config.tty and all(console) else None
+        ipc = self._process(definition.host.ipc_mode, "IPC", held)
+        pids = self._process(definition.host.pid_mode, "PID", held)
         launch = spec.Launch(
             rootfs=bundle.rootfs,
             identity=self.identity(container, definition.config.user),
@@ -114,8 +121,9 @@ class Launcher:
             etc=self._write_etc(container, sandbox),
             mounts=[self._mount(point) for point in definition.mounts],
             devices=_devices(definition),
-            pid_namespace=self._namespace(definition.host.pid_mode, "pid"),
-            ipc_namespace=self._namespace(definition.host.ipc_mode, "ipc"),
+            pid_namespace=f"{pids}/ns/pid" if pids else "",
+            ipc_namespace=f"{ipc}/ns/ipc" if ipc else "",
+            shared_memory=f"{ipc}/{_SHARED_MEMORY}" if ipc else "",
             machine=self._machine,
             mode=self.mode,
             tty_size=tty_size,
@@ -149,10 +157,20 @@ class Launcher:
             trace=trace.current.get() is not None,
         )
 
-    def _namespace(self, mode: str, kind: str) -> str:
+    def _process(self, mode: str, what: str, held: contextlib.ExitStack) -> str:
+        """Return the directory in /proc of the container that `mode` joins; empty for none."""
         if not mode.startswith(CONTAINER_PREFIX):
             return ""
-        return f"/proc/{self._joined(mode, kind).state.pid}/ns/{_NAMESPACE_FILES[kind]}"
+        other = self._joined(mode, what)
+        if what == "IPC" and other.definition.host.ipc_mode in _NOT_SHAREABLE:
+            raise Conflict(
+                f"can't join IPC of container {other.id}: non-shareable IPC "
+                "(hint: use IpcMode:shareable for the donor container)"
+            )
+        try:
+            return held.enter_context(joining.held(other.state.pid, spec.cgroup_path(other.definition)))
+        except ProcessLookupError as err:
+            raise _not_running(what, other) from err
 
     def _mount(self, point: MountPoint) -> Mount:
         if point.type == "tmpfs":
@@ -201,6 +219,10 @@ class Launcher:
             "hosts": _read(_HOSTS) if own_stack and not extra else hosts,
             "resolv.conf": resolv,
         }
+
+
+def _not_running(what: str, other: Container) -> Conflict:
+    return Conflict(f"cannot join {what} of a non running container: {other.id}")
 
 
 def _extra_host(entry: str, gateway: str) -> tuple[str, str]:

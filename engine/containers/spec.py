@@ -137,6 +137,7 @@ class Launch:
     devices: Sequence[HostDevice] = ()
     pid_namespace: str = ""  # path of one to join
     ipc_namespace: str = ""
+    shared_memory: str = ""  # what /dev/shm shows: that of the container whose IPC namespace is joined
     machine: str = "x86_64"
     mode: security.Mode = security.Mode.STRICT
     tty_size: tuple[int, int] | None = None  # width, height
@@ -413,10 +414,11 @@ def _mounts(host: HostConfig, launch: Launch) -> tuple[Mount, ...]:
     replaced = {mount.destination for mount in own} & _REPLACEABLE
     if host.ipc_mode == "none":
         replaced.add("/dev/shm")  # noqa: S108 (the container's)
-    return (*(mount for mount in _default_mounts(host) if mount.destination not in replaced), *own)
+    default = _default_mounts(host, launch.shared_memory)
+    return (*(mount for mount in default if mount.destination not in replaced), *own)
 
 
-def _default_mounts(host: HostConfig) -> list[Mount]:
+def _default_mounts(host: HostConfig, shared_memory: str) -> list[Mount]:
     flags = defaults.SAFE
     readonly = () if host.privileged else ("ro",)
     mounts = [
@@ -427,8 +429,9 @@ def _default_mounts(host: HostConfig) -> list[Mount]:
         Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=(*flags, *readonly)),
         Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=flags),
     ]
-    if host.ipc_mode == "host":
-        shm = Mount(destination="/dev/shm", type="bind", source="/dev/shm", options=("rbind", "rprivate"))  # noqa: S108 (the container's)
+    if host.ipc_mode == "host" or shared_memory:
+        source = shared_memory or "/dev/shm"  # noqa: S108 (the host's)
+        shm = Mount(destination="/dev/shm", type="bind", source=source, options=("rbind", "rprivate"))  # noqa: S108 (the container's)
     else:
         size = host.shm_size or DEFAULT_SHM_BYTES
         shm = Mount(

@@ -6,22 +6,34 @@ is no peer of a shared mount, for its namespace began as a slave; and nobody
 inside may map the ids of a mount. The runtime can do all that, where it may
 mount at all. The copies are handed on as descriptors.
 
+A source below `/proc/PID/root` is a mount of that process' namespace, which only a process in there may
+copy: a child goes there and hands the copy back. It looks from the root of the process, and follows no links.
+
 Source: OCI runtime-spec 1.2.0, config.md, "Linux mount options" (idmap); mount_setattr(2).
 """
 
 import contextlib
+import errno
 import os
+import socket
+import struct
 
 import msgspec
 
 from engine.base.errors import NotSupported
 from engine.kernel import mount as mounts
+from engine.kernel import process as kernel
 from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
-from engine.runtime import idmaps
+from engine.kernel.openat2 import IN_ROOT, Resolve, openat2
+from engine.kernel.process import CloneFlag
+from engine.runtime import idmaps, seal
 from engine.runtime.birth import as_start_failure
 from engine.runtime.plan import ContainerPlan
 from engine.runtime.rootfs import MountStep
 from engine.runtime.userns import IdMap
+
+_FAULT = struct.Struct("=i")  # errno
+_WAIT_ALL = 0x40000000  # __WALL
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -54,7 +66,13 @@ def wanted_early(step: MountStep, *, own_users: bool) -> bool:
     if step.fstype != "bind" or step.options.remount:
         return False
     shared = any(kind is MountFlag.SHARED for kind, _ in step.options.propagation)
-    return own_users or shared or step.ids is not None
+    return own_users or shared or step.ids is not None or of_another(step.source) is not None
+
+
+def of_another(source: str) -> tuple[str, str] | None:
+    """Return (directory of a process, path inside its root) of a source below /proc/PID/root; pure."""
+    directory, found, path = source.partition("/root/")
+    return (directory, path) if found and directory.startswith("/proc/") else None
 
 
 def open_all(plan: ContainerPlan, held: int, undo: contextlib.ExitStack) -> Opened:
@@ -84,11 +102,50 @@ def open_all(plan: ContainerPlan, held: int, undo: contextlib.ExitStack) -> Open
 
 def _open(step: MountStep, held: int, undo: contextlib.ExitStack) -> int:
     with as_start_failure(f"mount {step.destination}", step.source):
-        tree_fd = mounts.open_tree(AT_FDCWD, step.source, clone=True, recursive=step.options.recursive)
+        other = of_another(step.source)
+        if other is None:
+            tree_fd = mounts.open_tree(AT_FDCWD, step.source, clone=True, recursive=step.options.recursive)
+        else:
+            tree_fd = _open_in(*other, recursive=step.options.recursive)
     undo.callback(os.close, tree_fd)
     if step.ids is not None:
         _map_ids(tree_fd, step, step.ids, held)
     return tree_fd
+
+
+def _open_in(directory: str, path: str, *, recursive: bool) -> int:
+    """Return a detached copy of the mount at `path` in the root of the process whose `directory` is given."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        pid, pidfd = kernel.clone3()
+        if pid == 0:
+            try:
+                _send_tree(theirs, directory, path, recursive=recursive)
+            finally:
+                os._exit(1)
+        os.close(pidfd)
+        theirs.close()
+        packet, fds, _, _ = socket.recv_fds(ours, _FAULT.size, 1, socket.MSG_CMSG_CLOEXEC)
+        os.waitpid(pid, _WAIT_ALL)
+    (number,) = _FAULT.unpack(packet) if packet else (errno.ECHILD,)
+    if number:
+        raise OSError(number, os.strerror(number), path)
+    return fds[0]
+
+
+def _send_tree(line: socket.socket, directory: str, path: str, *, recursive: bool) -> None:
+    """Enter the process' mount namespace and send the copy, or the errno of what failed."""
+    seal.seal()
+    try:
+        root_fd = os.open(f"{directory}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        namespace_fd = os.open(f"{directory}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        kernel.setns(namespace_fd, CloneFlag.NEWNS)
+        source_fd = openat2(root_fd, path, os.O_PATH, resolve=IN_ROOT | Resolve.NO_SYMLINKS)
+        tree_fd = mounts.open_tree(source_fd, "", clone=True, recursive=recursive)
+    except OSError as err:
+        line.send(_FAULT.pack(err.errno or errno.EPERM))
+        return
+    socket.send_fds(line, [_FAULT.pack(0)], [tree_fd])
 
 
 def _map_ids(tree_fd: int, step: MountStep, ids: IdMap, held: int) -> None:
