@@ -1,35 +1,35 @@
-"""The console script of `pyengine-oci`, which somebody waits for: no collection of garbage while it loads.
+"""The start of `pyengine-oci`, which somebody waits for: no collection of garbage while it loads.
 
-Verbs that enter a container run from an image of the interpreter that cannot be written (`ownimage`).
-
-msgspec asks for `typing_extensions`, does as well without, and where it is
-installed spends a tenth of this program's start on it: so it finds none. At
-the end the kernel takes everything back faster than the interpreter would.
+Verbs that enter a container run from an image of the interpreter that cannot be written (`ownimage`). So the
+first image does nothing but that, and imports nothing else, `typing` included. The second has libraries
+without what they would import in vain (`lean`). At the end the kernel takes everything back faster than the
+interpreter would.
 """
 
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn, cast
 
+TYPE_CHECKING = False  # as typing has it
 if TYPE_CHECKING:
-    from types import ModuleType
+    from typing import NoReturn
 
-_UNWANTED = "typing_extensions"
 _ENTERING = frozenset(("create", "run", "exec"))
 _AGAIN = (
-    "import sys; found = int(sys.argv[1]) + 2; sys.path[:] = sys.argv[2:found]; del sys.argv[1:found]; "
+    "import sys; found = int(sys.argv[1]) + 2; sys.path += sys.argv[2:found]; del sys.argv[1:found]; "
     "from engine.runtime.entry import main; main()"
 )
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """Run the command line of this process and end it."""
     gc.disable()
     if not _ENTERING.isdisjoint(sys.argv[1:]):  # which of the words is the verb its parser will know
         _protect()
-    sys.modules.setdefault(_UNWANTED, cast("ModuleType", None))  # as the import system has it: there is none
-    from engine.runtime.main import main as run  # noqa: PLC0415 (see above)
+    from engine.runtime import lean  # noqa: PLC0415 (see above)
+
+    lean.load()
+    from engine.runtime.main import main as run  # noqa: PLC0415
 
     gc.freeze()
     gc.enable()
