@@ -15,8 +15,8 @@ from pathlib import Path
 
 from engine.base.errors import InvalidArgument
 from engine.kernel.openat2 import openat2
+from engine.spec.accounts import FILE_MAX_BYTES
 
-SIZE_MAX_BYTES = 1 << 20
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 _NOT_HERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 
@@ -61,13 +61,13 @@ def _read_in(layer_fd: int, path: str) -> bytes | None:
             return b""
         if not stat.S_ISREG(found.st_mode):
             raise InvalidArgument(f"{path} of the image is not a regular file")
-        if found.st_size > SIZE_MAX_BYTES:
-            raise InvalidArgument(f"{path} of the image is larger than {SIZE_MAX_BYTES} bytes")
+        if found.st_size > FILE_MAX_BYTES:
+            raise InvalidArgument(f"{path} of the image is larger than {FILE_MAX_BYTES} bytes")
         fd = os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(path_fd)
     with os.fdopen(fd, "rb") as file:
-        return file.read(SIZE_MAX_BYTES)
+        return file.read(FILE_MAX_BYTES)
 
 
 def _hides_below(layer_fd: int, path: str) -> bool:

@@ -6,14 +6,13 @@ the text of /etc/passwd and /etc/group comes in, numbers come out.
 Source: passwd(5), group(5); docker's rules for USER.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.base.errors import InvalidArgument
+from engine.spec import accounts
+from engine.spec.accounts import ID_MAX, Account, Group
 
-ID_MAX = 2**31 - 1
-_PASSWD_FIELDS = 7
-_GROUP_FIELDS = 4
 _DIGITS_MAX = 10
 
 
@@ -27,21 +26,6 @@ class Identity:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Account:
-    name: str
-    uid: int
-    gid: int
-    home: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    name: str
-    gid: int
-    members: tuple[str, ...]
-
-
 def resolve(user: str, passwd: bytes, group: bytes, *, group_add: Sequence[str] = ()) -> Identity:
     """Return who `user` is, by the texts of the image's /etc/passwd and /etc/group.
 
@@ -51,7 +35,7 @@ def resolve(user: str, passwd: bytes, group: bytes, *, group_add: Sequence[str] 
         InvalidArgument: a name without an entry, or an id out of range; docker's words.
     """
     user_part, colon, group_part = user.partition(":")
-    groups = list(_groups(group))
+    groups = list(accounts.groups(group))
     account = _account(user_part or "0", passwd)
     gid = account.gid
     additional: list[int] = []
@@ -63,17 +47,17 @@ def resolve(user: str, passwd: bytes, group: bytes, *, group_add: Sequence[str] 
     return Identity(account.uid, gid, tuple(dict.fromkeys([gid, *additional])), account.home or "/")
 
 
-def _account(user: str, passwd: bytes) -> _Account:
+def _account(user: str, passwd: bytes) -> Account:
     number = _number(user, "uid")
-    for account in _accounts(passwd):
+    for account in accounts.accounts(passwd):
         if account.uid == number if number is not None else account.name == user:
             return account
     if number is None:
         raise InvalidArgument(f"unable to find user {user}: no matching entries in passwd file")
-    return _Account("", number, 0, "/")
+    return Account("", number, 0, "/")
 
 
-def _gid(name: str, groups: Sequence[_Group]) -> int:
+def _gid(name: str, groups: Sequence[Group]) -> int:
     number = _number(name, "gid")
     if number is not None:
         return number
@@ -90,30 +74,3 @@ def _number(text: str, noun: str) -> int | None:
             raise InvalidArgument(f"invalid {noun} {text}: uids and gids must be in range 0-{ID_MAX}")
         return int(text)
     return None
-
-
-def _accounts(passwd: bytes) -> Iterator[_Account]:
-    for fields in _lines(passwd, _PASSWD_FIELDS):
-        uid, gid = _file_number(fields[2]), _file_number(fields[3])
-        if uid is not None and gid is not None:
-            yield _Account(fields[0], uid, gid, fields[5])
-
-
-def _groups(group: bytes) -> Iterator[_Group]:
-    for fields in _lines(group, _GROUP_FIELDS):
-        gid = _file_number(fields[2])
-        if gid is not None:
-            yield _Group(fields[0], gid, tuple(name for name in fields[3].split(",") if name))
-
-
-def _file_number(text: str) -> int | None:
-    if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text) <= ID_MAX:
-        return int(text)
-    return None
-
-
-def _lines(data: bytes, fields: int) -> Iterator[list[str]]:
-    for line in data.decode("utf-8", "replace").split("\n"):
-        parts = line.strip().split(":")
-        if len(parts) >= fields and parts[0] and not parts[0].startswith("#"):
-            yield parts

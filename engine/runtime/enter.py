@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from engine.kernel import prctl, seccomp, system, tty
 from engine.kernel.process import close_range, set_oom_score_adj
-from engine.runtime import hooks, identity, program, scheduling, seal
+from engine.runtime import home, hooks, identity, program, scheduling, seal
 from engine.runtime.handshake import InitLine
 from engine.runtime.hooks import HookPlan
 from engine.runtime.model import Stdio
@@ -125,6 +125,9 @@ def run(
     path = program.find(process.args[0], plan.environment)
     program.refuse_own_executable(path, own)
     environment = {os.fsencode(name): os.fsencode(value) for name, value in plan.environment.items()}
+    if b"HOME" not in environment:
+        progress.at("find the home of user", str(process.user.uid))
+        environment[b"HOME"] = os.fsencode(home.find(process.user.uid, line))
     arguments = [os.fsencode(word) for word in process.args]
     if process.no_new_privileges:
         prctl.set_no_new_privs()

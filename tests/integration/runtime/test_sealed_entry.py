@@ -9,9 +9,11 @@ import re
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.containers.shims import StartFailed
+from engine.spec.runtime import Spec
 from tests.support.shimlab import Lab, parent_of
 from tests.support.tracing import inside, trace_to_end, traced
 
@@ -76,6 +78,33 @@ def test_a_start_and_an_exec_open_nothing_of_the_image(lab: Lab, tmp_path: Path,
         opened = [texts[0] for name, texts in calls if name in _OPENS]
         assert opened.count(program) == 1  # is it a script of the engine's own interpreter?
     assert not (lab.rootfs / "imported").exists()
+
+
+def test_a_home_is_read_from_one_file_and_no_library(lab: Lab, tmp_path: Path) -> None:
+    """The traps have a pipe in the place of /etc/passwd: it is neither waited for nor read."""
+    _set_traps(lab.rootfs)
+
+    def homeless(spec: Spec) -> Spec:
+        assert spec.process is not None
+        return msgspec.structs.replace(
+            spec, process=msgspec.structs.replace(spec.process, env=("PATH=/bin",))
+        )
+
+    async def story() -> None:
+        with traced(await _nursery_of(lab), tmp_path / "trace"):
+            shim = await lab.spawn("sh", "-c", "echo $HOME", edit=homeless)
+            client = await lab.attach(shim, framed=False)
+            await shim.start()
+            assert (await client.everything()).strip() == b"/"
+            await client.close()
+            await shim.delete()
+
+    lab.go(story)
+
+    [calls] = inside(tmp_path / "trace")
+    paths = {text for name, texts in calls if name != "execve" for text in texts}
+    assert paths <= {*_PLANNED, "/bin/sh", "etc/passwd"}
+    assert "etc/passwd" in paths
 
 
 def test_a_shim_imports_nothing(lab: Lab, tmp_path: Path) -> None:
