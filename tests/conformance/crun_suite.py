@@ -50,25 +50,32 @@ class Suite:
         self.revision = known or _git(checkout, "describe", "--always", "--tags").decode().strip()
         archive = _git(checkout, "archive", "--format=tar", known or "HEAD", "tests")
         subprocess.run(["tar", "-x", "-C", directory], input=archive, check=True)
+        self._directory = directory  # tests name their helper tests/init
         self._tests = directory / "tests"
         shutil.copy(Path(__file__).with_name("libmount_stand_in.py"), self._tests / "libmount.py")
         (directory / "config.h").touch()
-        self._init = directory / "init"
+        self._init = self._tests / "init"
         source = self._tests / "init.c"
         self._adapter = directory / "adapter"
+        self._environment = {**os.environ, "PYTHONPATH": str(self._tests)}
         argv = ["gcc", "-static", "-w", f"-I{directory}", "-o", str(self._init), str(source)]
         subprocess.run(argv, check=True, timeout=_BUILD_TIMEOUT_S)
 
     def run(self, runtime: Runtime) -> Iterator[tuple[str, Verdict]]:
         """Yield the verdict of each test, named by file and test."""
         program = runtime.path if runtime.name == NAME else self._adapted(runtime.path)
-        env = {**os.environ, "INIT": str(self._init), "OCI_RUNTIME": program, "LANG": "C"}
+        env = {
+            **self._environment,
+            "INIT": str(self._init),
+            "OCI_RUNTIME": program,
+            "LANG": "C",
+        }
         for path in sorted(self._tests.glob("test_*.py")):
             for name in sorted(self._names(path.stem) - _BY_CHANCE):
                 argv = [sys.executable, "-B", "-c", _RUN, path.stem, name]
                 code, out, _ = children.run(
                     argv,
-                    cwd=self._tests,
+                    cwd=self._directory,
                     env=env,
                     timeout_s=_TEST_TIMEOUT_S,
                     without_unified=runtime.without_unified,
@@ -84,7 +91,9 @@ class Suite:
 
     def _names(self, module: str) -> set[str]:
         argv = [sys.executable, "-B", "-c", _LIST, module]
-        listing = subprocess.run(argv, cwd=self._tests, check=True, capture_output=True, timeout=30.0)
+        listing = subprocess.run(
+            argv, cwd=self._directory, env=self._environment, check=True, capture_output=True, timeout=30.0
+        )
         return set(json.loads(listing.stdout))
 
 
