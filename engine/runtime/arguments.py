@@ -151,7 +151,9 @@ def _add_update(parser: argparse.ArgumentParser | _Unnamed) -> None:
 
 def _add_making(parser: argparse.ArgumentParser | _Unnamed) -> None:
     parser.add_argument("-b", "--bundle", type=Path, default=Path(), help="directory with config.json")
-    parser.add_argument("--no-pivot", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--no-pivot", action="store_true", help="lay the root over the host's, where that is a ramfs"
+    )
     parser.add_argument("--no-new-keyring", action="store_true", help=argparse.SUPPRESS)
     _add_outside(parser)
 
@@ -159,7 +161,9 @@ def _add_making(parser: argparse.ArgumentParser | _Unnamed) -> None:
 def _add_outside(parser: argparse.ArgumentParser | _Unnamed) -> None:
     parser.add_argument("--console-socket", type=Path, help="socket that gets the terminal's master")
     parser.add_argument("--pid-file", type=Path, help="file that gets the process id")
-    parser.add_argument("--preserve-fds", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--preserve-fds", type=int, default=0, metavar="N", help="pass on N descriptors, from 3 up"
+    )
 
 
 def _add_exec(parser: argparse.ArgumentParser | _Unnamed) -> None:

@@ -15,10 +15,10 @@ import msgspec
 from engine.base import jsonio
 from engine.base.errors import Conflict, InvalidArgument, NotFound, NotSupported
 from engine.kernel import process as kernel
-from engine.runtime import birth, console, hooks
+from engine.runtime import birth, console, hooks, inherited
 from engine.runtime import delete as ending
 from engine.runtime.cgroups.select import cgroup_at
-from engine.runtime.create import create
+from engine.runtime.create import create, prepare
 from engine.runtime.errors import StartFailed
 from engine.runtime.exec import enter
 from engine.runtime.hooks import HookPlan
@@ -34,9 +34,7 @@ _END_TIMEOUT_MS = 5000
 _SPEC_MAX_BYTES = 16 << 20
 _OPTION_REASONS = {
     "systemd_cgroup": "control groups are managed directly",
-    "no_pivot": "without pivot_root the host's mounts stay within reach",
     "no_new_keyring": "every container has a key ring of its own",
-    "preserve_fds": "a container gets its three streams only",
     "process_label": "SELinux labels are not supported",
     "apparmor": "AppArmor profiles are not supported",
     "cgroup": "processes join the container's own control group",
@@ -125,8 +123,11 @@ def _foreground(created: Created, start_it: Callable[[], None]) -> int:
 def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Container, Created]]:
     """Lend the container and its process; when the caller fails, nothing of either is left."""
     flags = context.flags
+    given = inherited.given(flags.preserve_fds, os.environ, context.warn)
     bundle = flags.bundle.absolute()
     text, spec = _read_spec(bundle)
+    if flags.no_pivot:
+        context.warn("--no-pivot: the host's mounts stay below the root of the container")
     _check_console(spec.process, flags.console_socket, detached=detached)
     with contextlib.ExitStack() as undo:
         container = context.store.claim(flags.id)
@@ -134,14 +135,17 @@ def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Co
         container.config_path.write_bytes(text)
         _refuse_populated(spec, container.id)
         listener = undo.enter_context(container.listen()) if waits else None
+        told = inherited.told(spec, given)
         try:
             created = create(
-                spec,
+                told,
                 bundle,
                 container.id,
                 stdio=_STDIO,
                 state_path=container.state_path,
                 listener_fd=listener.fileno() if listener else None,
+                prepared=prepare(told, bundle, container.id, pivot=not flags.no_pivot),
+                preserved_fds=given.numbers,
             )
         except StartFailed:
             container.remove()
@@ -351,13 +355,22 @@ def _change(flags: Namespace) -> Resources:
 def execute(context: Context) -> int:
     """Run another program in a container."""
     flags = context.flags
+    given = inherited.given(flags.preserve_fds, {}, context.warn)
     container = context.container()
     found = container.demand("exec")
     spec = container.spec()
     process = exec_process(flags, spec)
     _check_console(process, flags.console_socket, detached=flags.detach)
     with container.pidfd() as pidfd:
-        created = enter(found.pid, spec, process, stdio=_STDIO, cgroup=found.cgroup, target_pidfd=pidfd)
+        created = enter(
+            found.pid,
+            spec,
+            process,
+            stdio=_STDIO,
+            cgroup=found.cgroup,
+            target_pidfd=pidfd,
+            preserved_fds=given.numbers,
+        )
         created = msgspec.structs.replace(
             created, agent=agent_of(spec, container.id, found.bundle, found.pid)
         )

@@ -10,7 +10,7 @@ import msgspec
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.process import CloneFlag
-from engine.runtime import hooks, idmaps, init, listener, sources, state, sysctl
+from engine.runtime import changeroot, hooks, idmaps, init, listener, sources, state, sysctl
 from engine.runtime.birth import (
     NAMES,
     READY_TIMEOUT_S,
@@ -27,6 +27,7 @@ from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.cgroups.none import NoCgroup
 from engine.runtime.cgroups.select import cgroup_at, mounted
 from engine.runtime.cgroups.v1 import LegacyCgroup
+from engine.runtime.changeroot import RootChange
 from engine.runtime.errors import StartFailed
 from engine.runtime.model import Created, Stdio
 from engine.runtime.plan import NAMESPACES, ContainerPlan, plan_container
@@ -45,6 +46,7 @@ def create(
     state_path: Path | None = None,
     listener_fd: int | None = None,
     prepared: tuple[ContainerPlan, Cgroup] | None = None,
+    preserved_fds: Sequence[int] = (),
 ) -> Created:
     """Make the container of `spec` as a child of this process; its program waits for `start`.
 
@@ -53,9 +55,10 @@ def create(
     never has them, so nothing of them can leak. state.json is written to
     `state_path`, or to the bundle. With `listener_fd`, a listening socket that
     is borrowed, any process that connects to it may `start` the container, and
-    the line of the result leads nowhere. The control group is `spec.linux.cgroupsPath`, or
-    `/pyengine/<container_id>`. `prepared` is what `prepare` has returned for the same, in this process
-    or one that it is a fork of. This process must be single-threaded.
+    the line of the result leads nowhere. The program also gets `preserved_fds`, by the numbers that
+    they have here. The control group is `spec.linux.cgroupsPath`, or `/pyengine/<container_id>`.
+    `prepared` is what `prepare` has returned for the same, in this process or one that it is a fork of.
+    This process must be single-threaded.
 
     Raises:
         InvalidArgument: the spec cannot be carried out as written.
@@ -66,7 +69,7 @@ def create(
     with contextlib.ExitStack() as undo:
         cgroup, warnings = _make_cgroup(spec, cgroup)
         undo.callback(cgroup.remove, timeout_s=5.0)
-        created = _bear(plan, cgroup, stdio, warnings, listener_fd)
+        created = _bear(plan, cgroup, stdio, warnings, listener_fd, preserved_fds=preserved_fds)
         undo.callback(_abandon, created)
         path = state_path or bundle / "state.json"
         with as_start_failure("write", str(path)):
@@ -92,12 +95,12 @@ def _make_cgroup(spec: Spec, cgroup: Cgroup) -> tuple[Cgroup, list[str]]:
 
 
 def prepare(
-    spec: Spec, bundle: Path, container_id: str, *, rootfs_mounts: Sequence[Mount] = ()
+    spec: Spec, bundle: Path, container_id: str, *, rootfs_mounts: Sequence[Mount] = (), pivot: bool = True
 ) -> tuple[ContainerPlan, Cgroup]:
     """Return what `create` would do, and the control group it would make; nothing is changed.
 
     What it asks of the machine it asks once: a process that forks others which create should call
-    this first, so that they find it known.
+    this first, so that they find it known. Without `pivot` the container's root is to lie over the host's.
 
     Raises:
         InvalidArgument, NotSupported: as `create`.
@@ -118,7 +121,12 @@ def prepare(
         last_capability=last_capability(),
         held_capabilities=held_capabilities(),
         set_groups=set_groups,
+        pivot=pivot,
     )
+    if plan.root_change is RootChange.CHROOT:
+        with as_start_failure("try to mount on a detached tree"):
+            if not changeroot.mounts_on_detached():
+                raise NotSupported("linux.namespaces: without a new mount namespace this needs Linux 6.15")
     return plan, cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
 
 
@@ -136,7 +144,13 @@ def _refuse_sysctls_of_host(spec: Spec) -> None:
 
 
 def _bear(
-    plan: ContainerPlan, cgroup: Cgroup, stdio: Stdio, warnings: list[str], listener_fd: int | None
+    plan: ContainerPlan,
+    cgroup: Cgroup,
+    stdio: Stdio,
+    warnings: list[str],
+    listener_fd: int | None,
+    *,
+    preserved_fds: Sequence[int],
 ) -> Created:
     around = init.Surroundings(
         own_executable=own_executable(),
@@ -144,6 +158,7 @@ def _bear(
         cgroup_mount=str(mounted().unified or ""),
         listener_fd=listener_fd,
         opened=sources.NOTHING,
+        preserved=tuple(preserved_fds),
     )
     users = None if plan.users_path else plan.users
     if not plan.first.process.terminal:
@@ -168,7 +183,7 @@ def _bear(
             existing=existing,
             users_fd=users_fd,
             map_ids=None if users is None else lambda pid: idmaps.write(pid, users, held_capabilities()),
-            warnings=[*plan.first.masks.warnings, *warnings],
+            warnings=[*plan.first.masks.warnings, *plan.warnings, *warnings],
             time_offsets=plan.time_offsets,
             when_mounted=lambda pid: hooks.run_all(
                 plan.hooks.create_runtime, plan.hooks.document("creating", pid), plan.hooks.bundle

@@ -11,8 +11,10 @@ import errno
 import fcntl
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
+
+import msgspec
 
 from engine.kernel import prctl, seccomp, system, tty
 from engine.kernel.process import close_range, set_oom_score_adj
@@ -32,30 +34,65 @@ _STDIO_FDS = 3
 _LISTENER_FLAGS = seccomp.FLAG_NEW_LISTENER | seccomp.FLAG_WAIT_KILLABLE_RECV
 
 
+class Preserved(msgspec.Struct, frozen=True):
+    """Descriptors that the program gets besides its streams."""
+
+    numbers: tuple[int, ...]  # as the program has them
+    first_fd: int  # where they are until `preserve`, in the same order
+
+
+NONE_PRESERVED = Preserved((), 0)
+
+
 class OutsideRoot(OSError):
     """The working directory is not below the container's root."""
 
 
 def take_descriptors(
-    line_fd: int, keep_fd: int | None, stdio: Stdio | None, mount_fds: Sequence[int] = ()
+    line_fd: int, keep_fd: int | None, stdio: Stdio | None, more_fds: Sequence[int] = ()
 ) -> None:
-    """Put stdio at 0 to 2, the line at `LINE_FD`, `keep_fd` at `KEPT_FD`, `mount_fds` from `MOUNTS_FD` on.
+    """Put stdio at 0 to 2, the line at `LINE_FD`, `keep_fd` at `KEPT_FD`, `more_fds` from `MOUNTS_FD` on.
 
     All others are closed.
     """
-    places = {LINE_FD: line_fd} | {MOUNTS_FD + number: fd for number, fd in enumerate(mount_fds)}
+    places = {LINE_FD: line_fd} | {MOUNTS_FD + number: fd for number, fd in enumerate(more_fds)}
     if keep_fd is not None:
         places[KEPT_FD] = keep_fd
     if stdio is not None:
         places |= {0: stdio.stdin_fd, 1: stdio.stdout_fd, 2: stdio.stderr_fd}
+    _put(places)
+    if keep_fd is None:
+        close_range(KEPT_FD, KEPT_FD)
+    close_range(MOUNTS_FD + len(more_fds))
+
+
+def _put(places: Mapping[int, int]) -> None:
+    """Copy each descriptor to its place; the copies in between have numbers above all places."""
     # Copies first: a source may have the number of another's place.
-    beyond = _OUT_OF_THE_WAY + len(mount_fds)
+    beyond = max(_OUT_OF_THE_WAY, max(places) + 1)
     copies = {place: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for place, fd in places.items()}
     for place, fd in copies.items():
         os.dup2(fd, place, inheritable=place < LINE_FD)
-    if keep_fd is None:
-        close_range(KEPT_FD, KEPT_FD)
-    close_range(MOUNTS_FD + len(mount_fds))
+
+
+def preserve(line: InitLine, listener_fd: int | None, preserved: Preserved) -> int | None:
+    """Give the descriptors that the program gets back their numbers; return the place of `listener_fd`.
+
+    Line and listener make way. Nothing is inherited yet: hooks of the container run before.
+    """
+    if not preserved.numbers:
+        return listener_fd
+    line_at = max(preserved.numbers) + 1
+    places = {number: preserved.first_fd + index for index, number in enumerate(preserved.numbers)}
+    places[line_at] = line.fileno()
+    if listener_fd is not None:
+        places[line_at + 1] = listener_fd
+    _put(places)
+    line.move(line_at)
+    for fd in {*places.values()} - {*places}:
+        os.close(fd)
+    close_range(line_at + (1 if listener_fd is None else 2))
+    return None if listener_fd is None else line_at + 1
 
 
 def be_root_inside() -> None:
@@ -95,16 +132,19 @@ def run(
     *,
     listener_fd: int | None = None,
     found: HookPlan | None = None,
+    preserved: Preserved = NONE_PRESERVED,
 ) -> NoReturn:
     """Become the process of `plan`: tell READY, wait for START, execute. Never returns.
 
     START comes by the line, or from whoever connects to `listener_fd`. The startContainer hooks of
-    `found` run after it, each confined as the process itself.
+    `found` run after it, each confined as the process itself; `preserved` is for the program alone.
 
     Raises:
         OSError: a step failed; `progress` has its name.
     """
     process = plan.process
+    progress.at("place the descriptors to preserve")
+    listener_fd = preserve(line, listener_fd, preserved)
     progress.at("set resource limits")
     for number, soft, hard in plan.rlimits:
         _set_rlimit(number, soft, hard, line)
@@ -142,6 +182,8 @@ def run(
     progress.at("confine")
     _confine(plan, line)
     progress.at("exec", process.args[0])
+    for number in preserved.numbers:
+        os.set_inheritable(number, True)
     seal.reset_signals()
     os.execve(path, arguments, environment)  # noqa: S606 (this is what a runtime is for)
 

@@ -1,12 +1,13 @@
 """Add a process to a running container."""
 
 import os
+from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.kernel import prctl
 from engine.kernel import process as kernel
 from engine.kernel.process import CloneFlag
-from engine.runtime import devices, idmaps, init
+from engine.runtime import changeroot, devices, idmaps, init
 from engine.runtime import enter as last_steps
 from engine.runtime.birth import (
     as_start_failure,
@@ -20,7 +21,7 @@ from engine.runtime.birth import (
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Created, Stdio
-from engine.runtime.plan import ProcessPlan, namespaces_of, plan_process
+from engine.runtime.plan import ProcessPlan, namespaces_of, plan_process, shares_mounts
 from engine.runtime.progress import Progress
 from engine.spec.runtime import NamespaceType, Process, Spec
 
@@ -37,13 +38,15 @@ def enter(
     stdio: Stdio,
     cgroup: str,
     target_pidfd: int | None = None,
+    preserved_fds: Sequence[int] = (),
 ) -> Created:
     """Make `process` inside the container whose init is `target_pid`; it waits for `start`.
 
     It joins all namespaces of the target and its control group (`Created.cgroup`),
     and is confined as the container's own process is: seccomp of `spec`, rlimits,
-    capabilities and user of `process`. With `target_pidfd` the target cannot be
-    confused with a later process of the same number. Undo is the caller's
+    capabilities and user of `process`, which also gets `preserved_fds` by their
+    numbers. With `target_pidfd` the target cannot be confused with a later
+    process of the same number. Undo is the caller's
     business only in so far as it reaps the child.
 
     Raises:
@@ -67,7 +70,14 @@ def enter(
     # What is shared with the host cannot be joined with the rights of the container's users.
     spaces = namespaces_of(spec) & ~CloneFlag.NEWPID if plan.own_users else joined
     rootless = plan.own_users and not idmaps.may_mount(held_capabilities())
+    root_fd = None
     try:
+        if shares_mounts(spec):
+            # To join leads to the root of the namespace; the container's is another one.
+            with as_start_failure("find the container's root"):
+                root_fd = os.open(f"/proc/{target_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                kernel.pidfd_send_signal(pidfd, 0)  # still the same process
+            spaces = spaces if namespaces_of(spec) & CloneFlag.NEWNS else spaces & ~CloneFlag.NEWNS
         if rootless:
             # Only from inside the user namespace may the other be joined, and there is no way back: the
             # whole process stays there, which costs it nothing that an unprivileged user had.
@@ -76,13 +86,24 @@ def enter(
                 kernel.setns(pidfd, CloneFlag.NEWUSER | (namespaces_of(spec) & CloneFlag.NEWPID))
             spaces &= ~CloneFlag.NEWUSER
         return bear(
-            lambda line_fd: _run(plan, line_fd, pidfd, stdio=stdio, own=own, spaces=spaces),
+            lambda line_fd: _run(
+                plan,
+                line_fd,
+                pidfd,
+                stdio=stdio,
+                own=own,
+                spaces=spaces,
+                root_fd=root_fd,
+                preserved_fds=tuple(preserved_fds),
+            ),
             cgroup_at(cgroup),
             existing=[] if rootless else [(CloneFlag.NEWPID, pidfd)],
             warnings=plan.masks.warnings,
         )
     finally:
         os.close(pidfd)
+        if root_fd is not None:
+            os.close(root_fd)
 
 
 def _run(
@@ -93,7 +114,12 @@ def _run(
     stdio: Stdio,
     own: tuple[int, int],
     spaces: CloneFlag,
+    root_fd: int | None,
+    preserved_fds: tuple[int, ...],
 ) -> NoReturn:
+    kept_fds = () if root_fd is None else (root_fd,)
+    preserved = last_steps.Preserved(preserved_fds, last_steps.MOUNTS_FD + len(kept_fds))
+
     def body(line: InitLine, progress: Progress) -> None:
         last_steps.score_oom(plan, line)
         # First of all: the namespaces of the container begin with its control group's.
@@ -102,13 +128,17 @@ def _run(
         progress.at("join the container's namespaces")
         kernel.setns(last_steps.KEPT_FD, spaces)
         os.close(last_steps.KEPT_FD)
+        if kept_fds:
+            progress.at("change the root")
+            changeroot.chroot(last_steps.MOUNTS_FD)
         if plan.own_users:
             last_steps.be_root_inside()
         if plan.process.terminal:
             _open_terminal(plan, line, progress)
-        last_steps.run(plan, line, progress, own)
+        last_steps.run(plan, line, progress, own, preserved=preserved)
 
-    init.guarded(body, line_fd, pidfd, None if plan.process.terminal else stdio)
+    streams = None if plan.process.terminal else stdio
+    init.guarded(body, line_fd, pidfd, streams, more_fds=(*kept_fds, *preserved_fds))
 
 
 def _open_terminal(plan: ProcessPlan, line: InitLine, progress: Progress) -> None:

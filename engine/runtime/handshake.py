@@ -124,6 +124,11 @@ class InitLine:
         """Return the descriptor."""
         return self._socket.fileno()
 
+    def move(self, fd: int) -> None:
+        """Go on at the descriptor `fd`, a copy of this one, which is the caller's to close."""
+        self._socket.detach()
+        self._socket = socket.socket(fileno=fd)
+
     def warning(self, text: str) -> None:
         """Tell of something that could not be done and is not essential."""
         self._socket.send((Kind.WARNING.value + text.encode("utf-8", "surrogateescape"))[:PACKET_BYTES])

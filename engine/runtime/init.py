@@ -14,9 +14,10 @@ import msgspec
 
 from engine.kernel import loopback, process, system
 from engine.kernel import mount as mounts
-from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag, UmountFlag
+from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
 from engine.kernel.process import CloneFlag
-from engine.runtime import devices, enter, hooks, masks, seal, userns
+from engine.runtime import changeroot, devices, enter, hooks, masks, seal, userns
+from engine.runtime.changeroot import RootChange
 from engine.runtime.handshake import InitLine
 from engine.runtime.model import Stdio
 from engine.runtime.options import MountOptions
@@ -42,6 +43,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     cgroup_mount: str  # unified: where the host has it; "" on a legacy machine
     listener_fd: int | None  # where `start` will connect; None: it comes by the line
     opened: Opened  # mounts that the runtime has opened
+    preserved: tuple[int, ...] = ()  # descriptors that the program gets besides its streams
 
 
 def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -> NoReturn:
@@ -51,7 +53,7 @@ def run(plan: ContainerPlan, line_fd: int, stdio: Stdio, around: Surroundings) -
         line_fd,
         around.listener_fd,
         None if plan.first.process.terminal else stdio,
-        mount_fds=around.opened.all_fds(),
+        more_fds=(*around.opened.all_fds(), *around.preserved),
         users=plan if plan.first.own_users else None,
     )
 
@@ -62,7 +64,7 @@ def guarded(
     keep_fd: int | None,
     stdio: Stdio | None,
     *,
-    mount_fds: Sequence[int] = (),
+    more_fds: Sequence[int] = (),
     users: ContainerPlan | None = None,
 ) -> NoReturn:
     """Seal this process, run `body`, which does not return, and report why it failed.
@@ -75,7 +77,7 @@ def guarded(
         if users is None or users.users_path:  # others may be in the namespace, and must not look in here
             seal.seal()
         os.umask(0)
-        enter.take_descriptors(line_fd, keep_fd, stdio, mount_fds)
+        enter.take_descriptors(line_fd, keep_fd, stdio, more_fds)
         line = InitLine(enter.LINE_FD)
         try:
             if users is not None:
@@ -111,6 +113,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
         enter.score_oom(plan.first, line)
     _join(plan, progress)
     _name_host(plan, progress)
+    views = _kernel_views(plan, progress)
     rootfs = _make_root(plan, line, progress, around)
     _run_hooks(plan, line, progress)
     terminal_fd = None
@@ -129,10 +132,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
     if plan.root_readonly:
         progress.at("make the root read-only")
         mounts.mount_setattr(rootfs.fd, "", MountAttr.RDONLY)
-    progress.at("change the root", plan.root_path)
-    _pivot(rootfs.fd)
-    progress.at("set the propagation of the root")
-    mounts.mount_setattr(AT_FDCWD, "/", propagation=plan.root_propagation)  # each mount has had its own
+    _change_root(plan, rootfs, views, progress)
     if terminal_fd is not None:
         enter.use_terminal(terminal_fd)
     line.await_joined()
@@ -141,7 +141,15 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
         progress.at("leave the control group namespace")
         process.unshare(CloneFlag.NEWCGROUP)
     listener_fd = None if around.listener_fd is None else enter.KEPT_FD
-    enter.run(plan.first, line, progress, around.own_executable, listener_fd=listener_fd, found=plan.hooks)
+    enter.run(
+        plan.first,
+        line,
+        progress,
+        around.own_executable,
+        listener_fd=listener_fd,
+        found=plan.hooks,
+        preserved=enter.Preserved(around.preserved, enter.MOUNTS_FD + len(around.opened.all_fds())),
+    )
 
 
 def _join(plan: ContainerPlan, progress: Progress) -> None:
@@ -174,13 +182,8 @@ def _name_host(plan: ContainerPlan, progress: Progress) -> None:
 
 
 def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: Surroundings) -> Rootfs:
-    progress.at("set the propagation of mounts")
-    kind = plan.root_propagation
-    # Never shared with the host while the container is being made, whatever it is to be in the end.
-    early = kind if kind in (MountFlag.SLAVE, MountFlag.PRIVATE) else MountFlag.SLAVE
-    mounts.mount_setattr(AT_FDCWD, "/", propagation=early, recursive=True)
     opened = around.opened.moved_to(enter.MOUNTS_FD)
-    rootfs = Rootfs(mount_root(plan.root_path, plan.layers, progress, opened.root_fd), progress)
+    rootfs = _found_root(plan, progress, opened)
     for number, step in enumerate(plan.mounts):
         if step.fstype in _CGROUP_TYPES:
             _mount_cgroup(plan, rootfs, step, line, around)
@@ -190,6 +193,44 @@ def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: 
     if not any(step.destination == "/dev" and step.fstype == "bind" for step in plan.mounts):
         devices.make_all(rootfs, plan.devices, progress)
     return rootfs
+
+
+def _found_root(plan: ContainerPlan, progress: Progress, opened: Opened) -> Rootfs:
+    if plan.root_change is RootChange.CHROOT:
+        progress.at("copy the root", plan.root_path)
+        return Rootfs(changeroot.detached(plan.root_path), progress, attached=False)
+    progress.at("set the propagation of mounts")
+    kind = plan.root_propagation
+    # Never shared with the host while the container is being made, whatever it is to be in the end.
+    early = kind if kind in (MountFlag.SLAVE, MountFlag.PRIVATE) else MountFlag.SLAVE
+    mounts.mount_setattr(AT_FDCWD, "/", propagation=early, recursive=True)
+    tree_fd = opened.root_fd
+    if plan.root_change is RootChange.MOVE and tree_fd is None:
+        progress.at("bind the root", plan.root_path)
+        tree_fd = mounts.open_tree(AT_FDCWD, plan.root_path, clone=True, recursive=True)
+    return Rootfs(mount_root(plan.root_path, plan.layers, progress, tree_fd), progress)
+
+
+def _kernel_views(plan: ContainerPlan, progress: Progress) -> list[str]:
+    """Return what is to be unmounted of an old root that stays; the container's own is not there yet."""
+    if plan.root_change is not RootChange.MOVE:
+        return []
+    progress.at("list the mounts")
+    with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+        return changeroot.kernel_views(os.fsdecode(file.read()))
+
+
+def _change_root(plan: ContainerPlan, rootfs: Rootfs, views: Sequence[str], progress: Progress) -> None:
+    progress.at("change the root", plan.root_path)
+    if plan.root_change is RootChange.CHROOT:
+        changeroot.chroot(rootfs.fd)
+        return
+    if plan.root_change is RootChange.MOVE:
+        changeroot.move(rootfs.fd, views)
+    else:
+        changeroot.pivot(rootfs.fd)
+    progress.at("set the propagation of the root")
+    mounts.mount_setattr(AT_FDCWD, "/", propagation=plan.root_propagation)  # each mount has had its own
 
 
 def _run_hooks(plan: ContainerPlan, line: InitLine, progress: Progress) -> None:
@@ -260,19 +301,3 @@ def _set_sysctl(plan: ContainerPlan, progress: Progress) -> None:
             os.write(fd, os.fsencode(value))
         finally:
             os.close(fd)
-
-
-def _pivot(root_fd: int) -> None:
-    """Make `root_fd` the root and let go of the old one, which pivot_root stacks on top of it."""
-    old_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fchdir(root_fd)
-        mounts.pivot_root(".", ".")
-        os.fchdir(old_fd)
-    finally:
-        os.close(old_fd)
-    # Unmounting must not reach the host, whatever the propagation is.
-    mounts.mount_setattr(AT_FDCWD, ".", propagation=MountFlag.SLAVE, recursive=True)
-    mounts.umount2(".", UmountFlag.DETACH)
-    os.close(root_fd)
-    os.chdir("/")

@@ -26,7 +26,7 @@ from engine.runtime.commands import Context
 from engine.runtime.store import Store
 from engine.spec.runtime import OCI_VERSION
 
-_VERSION_TEXT = f"pyengine-oci {VERSION}\nspec: {OCI_VERSION}"
+_VERSION_TEXT = f"pyengine-oci version {VERSION}\nspec: {OCI_VERSION}"
 _PS_TIMEOUT_S = 10.0
 _INTERRUPTED = 128
 

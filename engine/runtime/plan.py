@@ -16,11 +16,12 @@ from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.mount import MountFlag
 from engine.kernel.process import CloneFlag
 from engine.runtime import hooks, identity, scheduling, seccomp, sysctl, userns, validate
+from engine.runtime.changeroot import RootChange
 from engine.runtime.hooks import HookPlan
 from engine.runtime.identity import CapabilityMasks
 from engine.runtime.options import propagation_of
 from engine.runtime.program import parse_environment
-from engine.runtime.rootfs import MountStep, clean, plan
+from engine.runtime.rootfs import MountStep, clean, plan, warnings_of
 from engine.runtime.scheduling import Scheduling
 from engine.runtime.userns import IdMap
 from engine.spec.runtime import Device, Mount, NamespaceType, Process, Rlimit, Spec, TimeOffset
@@ -78,6 +79,7 @@ class ContainerPlan(msgspec.Struct, frozen=True):
     own_cgroup_namespace: bool
     own_network: bool  # new and empty: its loopback is down
     root_path: str
+    root_change: RootChange
     root_readonly: bool
     layers: tuple[Mount, ...]
     root_propagation: MountFlag
@@ -90,6 +92,7 @@ class ContainerPlan(msgspec.Struct, frozen=True):
     domainname: str
     hooks: HookPlan
     time_offsets: bytes | None  # for a new time namespace, made by the parent; None: none is
+    warnings: tuple[str, ...]  # what is left out, one line each
 
 
 def plan_container(
@@ -101,10 +104,12 @@ def plan_container(
     last_capability: int,
     held_capabilities: int,
     set_groups: Callable[[IdMap], bool] = lambda _: True,
+    pivot: bool = True,
 ) -> ContainerPlan:
     """Return the plan for `spec`, to be carried out by a process with `held_capabilities`, a mask.
 
-    `set_groups` tells whether a user namespace with that map lets its processes set groups.
+    `set_groups` tells whether a user namespace with that map lets its processes set groups. Without
+    `pivot` the root is made one without pivot_root.
 
     Raises:
         InvalidArgument: the spec contradicts itself or names what does not exist.
@@ -115,17 +120,20 @@ def plan_container(
     assert spec.process is not None  # noqa: S101 (refused above)
     assert spec.root is not None  # noqa: S101 (refused above)
     new, joined, pid_namespace = _namespaces(spec)
-    if not new & CloneFlag.NEWNS:
-        raise NotSupported(
-            "linux.namespaces: a container without a mount namespace of its own is not supported"
-        )
+    root_change = RootChange.PIVOT if pivot else RootChange.MOVE
+    if shares_mounts(spec):
+        _check_shared_mounts(spec, layers)
+        root_change = RootChange.CHROOT
     named = bool(spec.hostname or spec.domainname)
     if named and not any(space.type is NamespaceType.UTS for space in spec.linux.namespaces):
-        raise InvalidArgument(f"{'hostname' if spec.hostname else 'domainname'}: needs a uts namespace")
+        raise InvalidArgument(
+            f"{'hostname' if spec.hostname else 'domainname'}: needs a uts namespace in linux.namespaces"
+        )
     for field, name in (("hostname", spec.hostname), ("domainname", spec.domainname)):
         if name and spec.linux.sysctl.get(f"kernel.{field}", name) != name:
             raise InvalidArgument(f"{field} {name!r} contradicts linux.sysctl kernel.{field}")
     _check_devices(spec.linux.devices)
+    steps = plan(spec.mounts, _users(spec))
     return ContainerPlan(
         container_id=container_id,
         first=plan_process(
@@ -143,10 +151,11 @@ def plan_container(
         own_cgroup_namespace=bool(new & CloneFlag.NEWCGROUP),
         own_network=bool(new & CloneFlag.NEWNET),
         root_path=str(bundle / spec.root.path),
+        root_change=root_change,
         root_readonly=spec.root.readonly,
         layers=tuple(layers),
         root_propagation=propagation_of(spec.linux.rootfs_propagation or "rslave")[0],
-        mounts=plan(spec.mounts, _users(spec)),
+        mounts=steps,
         devices=spec.linux.devices,
         masked_paths=tuple(clean(path) for path in spec.linux.masked_paths),
         readonly_paths=tuple(clean(path) for path in spec.linux.readonly_paths),
@@ -158,6 +167,7 @@ def plan_container(
         domainname=spec.domainname,
         hooks=hooks.plan(spec, bundle, container_id),
         time_offsets=_time_offsets(spec.linux.time_offsets, own=bool(new & CloneFlag.NEWTIME)),
+        warnings=warnings_of(steps),
     )
 
 
@@ -236,6 +246,22 @@ def _refuse(spec: Spec) -> None:
             raise NotSupported(f"{what}: not supported by this runtime")
 
 
+def shares_mounts(spec: Spec) -> bool:
+    """Tell whether the container of `spec` is in a mount namespace that is not its own."""
+    spaces = spec.linux.namespaces
+    return not any(space.type is NamespaceType.MOUNT and not space.path for space in spaces)
+
+
+def _check_shared_mounts(spec: Spec, layers: Sequence[Mount]) -> None:
+    for asked, what in (
+        (namespaces_of(spec) & CloneFlag.NEWUSER, "a user namespace"),
+        (spec.linux.rootfs_propagation, "linux.rootfsPropagation"),
+        (layers, "a root of layers"),
+    ):
+        if asked:
+            raise InvalidArgument(f"linux.namespaces: {what} needs a new mount namespace")
+
+
 def namespaces_of(spec: Spec) -> CloneFlag:
     """Return the kinds of namespaces that the container of `spec` does not share with its runtime."""
     found = CloneFlag.NONE
@@ -274,11 +300,10 @@ def _namespaces(spec: Spec) -> tuple[CloneFlag, tuple[tuple[CloneFlag, str], ...
             new |= flag
         elif space.type is NamespaceType.PID:
             pid_namespace = space.path
-        elif space.type is NamespaceType.MOUNT:
-            raise NotSupported("joining a mount namespace is not supported: all in it would get the root")
         elif space.type is not NamespaceType.USER:
             joined.append((flag, space.path))
-    return new, tuple(joined), pid_namespace
+    # A mount namespace comes last: the paths of the others are in this one.
+    return new, tuple(sorted(joined, key=lambda each: each[0] is CloneFlag.NEWNS)), pid_namespace
 
 
 def _time_offsets(offsets: Mapping[str, TimeOffset], *, own: bool) -> bytes | None:

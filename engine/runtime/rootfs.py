@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from engine.base.errors import InvalidArgument
+from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel import mount as mounts
 from engine.kernel import system, treecopy
 from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
@@ -35,6 +35,7 @@ _PROC_NAMES = (
 )
 _PROC_ALLOWED = frozenset(f"/proc/{name}" for name in _PROC_NAMES.split())
 _KERNEL_TYPES = frozenset({"proc", "sysfs"})
+_FOREIGN = frozenset({"idmap", "ridmap"})  # with values
 _LINKS_MAX = 40
 _ATTEMPTS = 64
 _FSCONFIG_VALUE_MAX = 255
@@ -92,11 +93,29 @@ def _ids(mount: Mount, options: MountOptions, users: IdMap | None) -> IdMap | No
 
 
 def _check_options(destination: str, fstype: str, options: MountOptions) -> None:
-    if fstype == "bind" and options.data:
-        words = ",".join(key if value is None else f"{key}={value}" for key, value in options.data)
-        raise InvalidArgument(f"mount {destination}: a bind mount has no file system options: {words}")
+    foreign = next((key for key, _ in options.data if key in _FOREIGN), "")
+    if foreign:
+        raise NotSupported(
+            f"mount {destination}: option {foreign}= is crun's own: give uidMappings, gidMappings"
+        )
     if options.copy_up and (fstype != "tmpfs" or options.remount):
         raise InvalidArgument(f"mount {destination}: tmpcopyup is for a new tmpfs only")
+
+
+def warnings_of(steps: Iterable[MountStep]) -> tuple[str, ...]:
+    """Return what is left out of the mounts, one line each.
+
+    A bind mount shows a file system that has its options already: the kernel ignores new ones, as
+    mount(8) and other runtimes do, and who asks for a mode or a size is to know.
+    """
+    found = []
+    for step in steps:
+        if step.fstype == "bind" and step.options.data:
+            words = (key if value is None else f"{key}={value}" for key, value in step.options.data)
+            found.append(
+                f"mount {step.destination}: a bind mount has no file system options: {','.join(words)}"
+            )
+    return tuple(found)
 
 
 def clean(path: str) -> str:
@@ -116,11 +135,15 @@ class ProcHidden(OSError):
 
 
 class Rootfs:
-    """The root of a container under construction, as a descriptor; owns it."""
+    """The root of a container under construction, as a descriptor; owns it.
 
-    def __init__(self, root_fd: int, progress: Progress) -> None:
+    One that is `attached` nowhere is in nobody's mount namespace, and binds must not make it a peer.
+    """
+
+    def __init__(self, root_fd: int, progress: Progress, *, attached: bool = True) -> None:
         self.fd = root_fd
         self.progress = progress
+        self._attached = attached
 
     def open(self, path: str, *, resolve: Resolve = IN_ROOT) -> int:
         """Return an O_PATH descriptor of what is at `path` inside the root."""
@@ -206,7 +229,7 @@ class Rootfs:
         options = step.options
         mount_fd = self.open(step.destination)
         try:
-            if options.data:
+            if options.data and step.fstype != "bind":
                 configure(mount_fd, options.data, self.progress)
             self._set_attributes(mount_fd, options)
             for kind, recursive in options.propagation:
@@ -224,6 +247,8 @@ class Rootfs:
         else:
             tree_fd = os.dup(source_fd)
         try:
+            if not self._attached and source_fd is None:  # in a namespace of its own all are slaves already
+                mounts.mount_setattr(tree_fd, "", propagation=MountFlag.SLAVE, recursive=True)
             self._set_attributes(tree_fd, options)
         except BaseException:
             os.close(tree_fd)
@@ -254,9 +279,9 @@ class Rootfs:
         directory = stat.S_ISDIR(os.fstat(tree_fd).st_mode)
         if stat.S_ISDIR(os.fstat(target_fd).st_mode) != directory:  # move_mount says only EINVAL
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), step.destination)
-        mounts.move_mount(tree_fd, target_fd)
-        for kind, recursive in step.options.propagation:
+        for kind, recursive in step.options.propagation:  # here: on a detached root there is no later
             mounts.mount_setattr(tree_fd, "", propagation=kind, recursive=recursive)
+        mounts.move_mount(tree_fd, target_fd)
 
     def _protect_proc(self, tree_fd: int, target_fd: int, step: MountStep) -> None:
         """Refuse what `plan` cannot see: a link that leads into /proc, a volume in the place of it."""

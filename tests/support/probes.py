@@ -159,6 +159,14 @@ def has_compiler() -> bool:
     return _works("gcc", "--version") and os.path.exists("/usr/include/stdio.h")
 
 
+@functools.cache
+def has_detached_mounts() -> bool:
+    """Tell whether this kernel mounts on trees that are attached nowhere (Linux 6.15)."""
+    from engine.runtime.changeroot import mounts_on_detached
+
+    return is_root() and can_unshare() and mounts_on_detached()
+
+
 PROBES = {
     "compiler": has_compiler,
     "podman": has_podman,
@@ -166,6 +174,7 @@ PROBES = {
     "namespaces": can_unshare,
     "uidmap": has_uidmap,
     "user_namespaces": has_user_namespaces,
+    "detached_mounts": has_detached_mounts,
     "root": is_root,
     "net_admin": has_net_admin,
     "nftables": has_nftables,

@@ -8,6 +8,7 @@ from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel import capabilities
 from engine.kernel.mount import MountAttr
 from engine.kernel.process import CloneFlag
+from engine.runtime.changeroot import RootChange
 from engine.runtime.options import parse_options
 from engine.runtime.plan import ContainerPlan, plan_container
 from engine.runtime.rootfs import clean, plan, split_lowerdir
@@ -135,6 +136,12 @@ def test_namespaces_to_join() -> None:
         msgspec.structs.replace(SPEC, hooks=Hooks(prestart=(Hook(path="/x", args=("a\0",)),))),
         _linux(uid_mappings=(IdMapping(container_id=0, host_id=0, size=1),)),
         _linux(namespaces=(*SPEC.linux.namespaces, Namespace(type=NamespaceType.USER))),
+        _linux(namespaces=(), rootfs_propagation="shared"),
+        _linux(
+            namespaces=(Namespace(type=NamespaceType.USER),),
+            uid_mappings=(IdMapping(container_id=0, host_id=0, size=1),),
+            gid_mappings=(IdMapping(container_id=0, host_id=0, size=1),),
+        ),
     ],
 )
 def test_contradictions_are_refused(spec: Spec) -> None:
@@ -146,8 +153,6 @@ def test_contradictions_are_refused(spec: Spec) -> None:
     "spec",
     [
         msgspec.structs.replace(SPEC, oci_version="2.0.0"),
-        _linux(namespaces=(Namespace(type=NamespaceType.PID),)),
-        _linux(namespaces=(Namespace(type=NamespaceType.MOUNT, path="/m"),)),
         _process(apparmor_profile="p"),
     ],
 )
@@ -209,8 +214,6 @@ def test_a_sysctl_becomes_a_file() -> None:
         Mount(destination="/proc", type="tmpfs"),
         Mount(destination="/proc/self/attr", type="bind", source="/x"),
         Mount(destination="/data"),
-        Mount(destination="/data", type="bind", source="/x", options=("size=1m",)),
-        Mount(destination="/data", type="bind", source="/x", options=("sync",)),
         Mount(destination="/data", type="bind", source="/x", options=("tmpcopyup",)),
         Mount(destination="/data", type="tmpfs", options=("tmpcopyup", "remount")),
     ],
@@ -218,6 +221,44 @@ def test_a_sysctl_becomes_a_file() -> None:
 def test_mounts_that_would_break_the_container_are_refused(mount: Mount) -> None:
     with pytest.raises(InvalidArgument):
         plan([mount])
+
+
+def test_options_of_a_file_system_are_left_out_of_a_bind_mount_with_a_warning() -> None:
+    bind = Mount(destination="/data", type="bind", source="/x", options=("ro", "mode=755", "sync"))
+    made = _plan(msgspec.structs.replace(SPEC, mounts=(bind, Mount(destination="/t", type="tmpfs"))))
+
+    assert made.warnings == ("mount /data: a bind mount has no file system options: mode=755,sync",)
+
+
+@pytest.mark.parametrize("word", ["idmap=uids=0-1-10", "ridmap=gids=0-1-10"])
+def test_ids_that_are_mapped_in_cruns_way_are_not_lost(word: str) -> None:
+    with pytest.raises(NotSupported, match=r"mount /data: option r?idmap= is crun's own"):
+        plan([Mount(destination="/data", type="bind", source="/x", options=(word,))])
+
+
+def test_how_the_root_is_made_one() -> None:
+    shared = _plan(_linux(namespaces=(Namespace(type=NamespaceType.PID),)))
+    moved = plan_container(
+        SPEC, Path("/bundle"), "id", layers=(), last_capability=40, held_capabilities=_HELD, pivot=False
+    )
+
+    assert _plan(SPEC).root_change is RootChange.PIVOT
+    assert moved.root_change is RootChange.MOVE
+    assert shared.root_change is RootChange.CHROOT
+    assert not shared.new_namespaces & CloneFlag.NEWNS
+
+
+def test_a_mount_namespace_is_joined_last() -> None:
+    spaces = (
+        Namespace(type=NamespaceType.MOUNT, path="/m"),
+        Namespace(type=NamespaceType.NETWORK, path="/n"),
+        Namespace(type=NamespaceType.UTS, path="/u"),
+    )
+
+    made = _plan(_linux(namespaces=spaces))
+
+    assert made.joined == ((CloneFlag.NEWNET, "/n"), (CloneFlag.NEWUTS, "/u"), (CloneFlag.NEWNS, "/m"))
+    assert made.root_change is RootChange.CHROOT
 
 
 def test_of_contradicting_mount_options_the_last_wins() -> None:
