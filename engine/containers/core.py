@@ -13,6 +13,7 @@ from engine.base.errors import InvalidArgument, NotFound
 from engine.base.paths import Root, Run
 from engine.containers.events import EventBus
 from engine.containers.live import Container
+from engine.containers.runtimes import INSTALLED, Runtimes
 from engine.containers.shims import Shims
 from engine.containers.store import ContainerStore
 from engine.images.service import ImageService
@@ -39,6 +40,7 @@ class Core:
     containers: dict[str, Container] = field(default_factory=dict)  # by id, oldest first
     names: dict[str, str] = field(default_factory=dict)  # name -> id
     tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    runtimes: Runtimes = INSTALLED
     closing: bool = False
     rebuild: bool = False  # the database was lost: rows are made again from the directories
 

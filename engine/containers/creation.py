@@ -10,8 +10,9 @@ import msgspec
 
 from engine.base import ids
 from engine.base.errors import InvalidArgument, NotFound, NotSupported
-from engine.containers import logoptions, mounts, restart, runtimes, spec
+from engine.containers import logoptions, mounts, restart, spec
 from engine.containers.model import Definition, MountPoint, now_ns, words
+from engine.containers.runtimes import BUILT_IN, INSTALLED, Runtimes
 from engine.images.documents import parse_platform
 from engine.images.model import Image
 from engine.images.platforms import fits, host_platform
@@ -30,7 +31,13 @@ _ONLINE = Path("/sys/devices/system/cpu/online")
 FindMounts = Callable[[str], tuple[MountPoint, ...]]  # of the container with this name
 
 
-def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMounts) -> Definition:
+def define(
+    request: CreateRequest,
+    name: str,
+    image: Image,
+    find_mounts: FindMounts,
+    runtimes: Runtimes = INSTALLED,
+) -> Definition:
     """Return what the container will be; nothing is made yet.
 
     Raises:
@@ -39,10 +46,10 @@ def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMou
     host = request.host_config
     config = msgspec.structs.replace(merge(request, image), mac_address=_mac_address(request))
     spec.refuse(host)
-    if runtimes.find(host.runtime) and host.ipc_mode.startswith(CONTAINER_PREFIX):
+    if runtimes.find(host.runtime).path and host.ipc_mode.startswith(CONTAINER_PREFIX):
         raise NotSupported(
-            f"IPC mode {host.ipc_mode} is not supported with runtime {host.runtime}",
-            hint=f"only {runtimes.BUILT_IN} shares /dev/shm with another container",
+            f"IPC mode {host.ipc_mode} is not supported with runtime {host.runtime or runtimes.default}",
+            hint=f"only {BUILT_IN} shares /dev/shm with another container",
         )
     restart.check(host)
     _check_config(request)
@@ -57,7 +64,7 @@ def define(request: CreateRequest, name: str, image: Image, find_mounts: FindMou
         image_name=request.image,
         chain_ids=image.chain_ids,
         config=config,
-        host=_with_defaults(host),
+        host=_with_defaults(host, runtimes),
         networking=request.networking_config,
     )
     if not definition.argv:
@@ -132,7 +139,7 @@ def merge(request: CreateRequest, image: Image) -> ContainerConfig:
     )
 
 
-def _with_defaults(host: HostConfig) -> HostConfig:
+def _with_defaults(host: HostConfig, runtimes: Runtimes) -> HostConfig:
     """Return `host` with what inspect shows filled in."""
     return msgspec.structs.replace(
         host,
@@ -140,7 +147,7 @@ def _with_defaults(host: HostConfig) -> HostConfig:
         ipc_mode=host.ipc_mode or "private",
         cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else "private"),
         shm_size=host.shm_size or spec.DEFAULT_SHM_BYTES,
-        runtime=host.runtime or runtimes.BUILT_IN,
+        runtime=host.runtime or runtimes.default,
         log_config=msgspec.structs.replace(
             host.log_config, type=host.log_config.type or logoptions.DEFAULT_DRIVER
         ),

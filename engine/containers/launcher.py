@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.base import diskspace, jsonio, trace
 from engine.base.errors import Conflict, InvalidArgument, NotFound
-from engine.containers import imagefiles, joining, logoptions, runtimes, security, spec, users
+from engine.containers import imagefiles, joining, logoptions, security, spec, users
 from engine.containers.core import Core
 from engine.containers.creation import check_binds, find_init, port_mappings
 from engine.containers.live import Container
@@ -138,6 +138,7 @@ class Launcher:
             shutil.rmtree(bundle.path, ignore_errors=True)
             raise
         log = logoptions.settings(definition.host.log_config)
+        runtime = self._core.runtimes.find(definition.host.runtime)
         return SpawnRequest(
             container_id=container.id,
             bundle=str(bundle.path),
@@ -153,7 +154,8 @@ class Launcher:
             log_max_files=log.max_files,
             log_compress=log.compress,
             log_attrs=logoptions.attributes(definition),
-            runtime=runtimes.find(definition.host.runtime),
+            runtime=runtime.path,
+            runtime_args=runtime.arguments,
             trace=trace.current.get() is not None,
         )
 

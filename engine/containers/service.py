@@ -24,6 +24,7 @@ from engine.containers.launcher import Launcher
 from engine.containers.lifecycle import Lifecycle
 from engine.containers.live import Attachment, Container, Ended
 from engine.containers.model import MountPoint, State, Status, stamp
+from engine.containers.runtimes import INSTALLED, Runtimes
 from engine.containers.security import Mode
 from engine.containers.shims import Shims
 from engine.containers.store import ContainerStore
@@ -90,12 +91,14 @@ class ContainerService:
         events: EventBus,
         *,
         mode: Mode = Mode.STRICT,
+        runtimes: Runtimes = INSTALLED,
         rebuild: bool = False,
     ) -> None:
         self._core = Core(
             root, run, ContainerStore(root, database), images, snapshotter, networks, volumes, shims, events
         )
         self._core.rebuild = rebuild
+        self._core.runtimes = runtimes
         launcher = Launcher(self._core, mode, os.uname().machine)
         self._lifecycle = Lifecycle(self._core, launcher)
         self._execs = Execs(self._core, launcher)
@@ -132,7 +135,7 @@ class ContainerService:
             spec.check_processors(request.host_config, await asyncio.to_thread(creation.online_processors))
         if request.host_config.init:
             await asyncio.to_thread(creation.find_init, request.host_config)  # told now, not at the start
-        definition = creation.define(request, chosen, image, self._mounts_of)
+        definition = creation.define(request, chosen, image, self._mounts_of, self._core.runtimes)
         layers = tuple(reversed(self._core.snapshotter.layer_dirs(image.chain_ids)))
         with trace.span("containers", "volumes"):
             definition = await creation.make_volumes(

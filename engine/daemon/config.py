@@ -31,6 +31,9 @@ Several may run side by side, each with its own --root, --run and --host.
   --ports-socket PATH  inside a machine: where the guest agent asks the host for ports
   --isolate-host       inside a machine: keep containers away from its host
   --ready-fd N         write one byte there when the API answers
+  --config-file FILE   configuration, by dockerd's names (default /etc/pyengine/daemon.json, if it is there)
+  --add-runtime NAME=PATH  an OCI runtime for run --runtime NAME; may be given several times
+  --default-runtime NAME   for containers that name none (default pyengine, the built-in one)
   --log-level LEVEL    debug, info, warning or error (default info)
   --log-json           one JSON object a line
   -h, --help           print this
@@ -49,6 +52,9 @@ _VALUES = (
     "ports-socket",
     "ready-fd",
     "log-level",
+    "config-file",
+    "add-runtime",
+    "default-runtime",
 )
 _SWITCHES = ("isolate-host", "log-json", "help", "version")
 _SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its NUL
@@ -69,6 +75,9 @@ class Config:
     ports_socket: Path | None = None
     isolate_host: bool = False
     ready_fd: int | None = None
+    config_file: Path | None = None  # None: the usual one, if it is there
+    add_runtime: tuple[str, ...] = ()  # NAME=PATH
+    default_runtime: str = ""
     log_level: str = "info"
     log_json: bool = False
     help: bool = False
@@ -104,6 +113,9 @@ def parse(arguments: Sequence[str]) -> Config:
         ports_socket=Path(flags["ports-socket"]) if flags.get("ports-socket") else None,
         isolate_host="isolate-host" in flags,
         ready_fd=_number(flags["ready-fd"], "--ready-fd") if "ready-fd" in flags else None,
+        config_file=Path(flags["config-file"]).absolute() if "config-file" in flags else None,
+        add_runtime=tuple(value for name, value in pairs if name == "--add-runtime"),
+        default_runtime=flags.get("default-runtime", ""),
         log_level=level,
         log_json="log-json" in flags,
         help="help" in flags,

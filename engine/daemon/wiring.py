@@ -19,8 +19,10 @@ from engine.base.errors import Denied, NotSupported
 from engine.base.lockfile import LockFile
 from engine.base.paths import Root, Run
 from engine.containers.events import EventBus
+from engine.containers.runtimes import Runtimes
 from engine.containers.service import ContainerService
 from engine.containers.shims import Shims
+from engine.daemon import configfile
 from engine.daemon.config import Config
 from engine.images.service import ImageService
 from engine.kernel.cgroup import hierarchies
@@ -64,6 +66,7 @@ class Engine:
     async def _open(self) -> None:
         _check_host()
         config, root, run = self._config, self._root, self._run
+        runtimes = _runtimes(config)
         for path, mode in ((root.path, 0o700), (root.tmp, 0o700), (run.path, 0o711)):
             path.mkdir(mode=mode, parents=True, exist_ok=True)
         for held in (root.lock, run.lock):
@@ -112,13 +115,14 @@ class Engine:
             shims,
             events,
             mode=config.mode,
+            runtimes=runtimes,
             rebuild=rebuilt,
         )
         await containers.open()
         self._closing.push_async_callback(containers.close)
         if config.preload is not None:
             await images.preload(config.preload)
-        await self._serve(containers, images, volumes, networks, events, snapshotter.name)
+        await self._serve(containers, images, volumes, networks, events, snapshotter.name, runtimes)
 
     async def _serve(  # noqa: PLR0917 (one collaborator each)
         self,
@@ -128,6 +132,7 @@ class Engine:
         networks: NetworkService,
         events: EventBus,
         driver: str,
+        runtimes: Runtimes,
     ) -> None:
         audit = AuditLog(self._root.audit_log)
         self._closing.callback(audit.close)
@@ -138,6 +143,7 @@ class Engine:
             driver=driver,
             cgroup_version="2" if hierarchies().is_unified else "1",
             in_machine=self._config.isolate_host,
+            runtimes=runtimes,
         )
         application.install(
             [
@@ -173,6 +179,13 @@ class Engine:
         made = ids.new_id()
         path.write_text(made + "\n", encoding="ascii")
         return made
+
+
+def _runtimes(config: Config) -> Runtimes:
+    file = configfile.read(
+        config.config_file or configfile.DEFAULT_PATH, is_needed=config.config_file is not None
+    )
+    return configfile.runtimes(file, config.add_runtime, config.default_runtime)
 
 
 def _check_host() -> None:

@@ -61,9 +61,9 @@ class _LogLine(msgspec.Struct):
 _log_decoder = msgspec.json.Decoder(_LogLine)
 
 
-def foreign(program: str, container_id: str, bundle: Path) -> Runtime:
-    """Return the verbs of one container whose runtime is `program`, an absolute path."""
-    found = _Foreign(program, container_id, bundle)
+def foreign(command: tuple[str, ...], container_id: str, bundle: Path) -> Runtime:
+    """Return the verbs of one container whose runtime is `command`: an absolute path, and arguments."""
+    found = _Foreign(command, container_id, bundle)
     return Runtime(create=found.create, start=found.start, enter=found.enter, delete=found.delete)
 
 
@@ -124,8 +124,9 @@ def portable(spec: Spec) -> Spec:
 class _Foreign:
     """One container; every method blocks until the program has ended."""
 
-    def __init__(self, program: str, container_id: str, bundle: Path) -> None:
-        self._program = program
+    def __init__(self, command: tuple[str, ...], container_id: str, bundle: Path) -> None:
+        self._command = command
+        self._program = command[0]
         self._id = container_id
         self._bundle = bundle
         self._waits = False  # created, and not yet started
@@ -242,7 +243,7 @@ class _Foreign:
         log = self._bundle / "runtime.log"
         log.unlink(missing_ok=True)
         words = [
-            self._program,
+            *self._command,
             "--root",
             str(self._bundle / STATE_NAME),
             "--log",

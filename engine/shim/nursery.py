@@ -172,7 +172,9 @@ def serve(message: Spawn, prepared: Prepared | None, daemon: socket.socket, time
     _name_process("pyengine-shim")
     runtime = Runtime()
     if request.runtime:
-        runtime = foreign(request.runtime, request.container_id, Path(request.bundle))
+        runtime = foreign(
+            (request.runtime, *request.runtime_args), request.container_id, Path(request.bundle)
+        )
     server = Server(request, runtime=runtime, note=note)
     try:
         _log_to(Path(request.bundle) / "shim.log")

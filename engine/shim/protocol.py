@@ -55,6 +55,7 @@ class SpawnRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     log_compress: bool = False  # rotated files
     log_attrs: dict[str, str] = {}  # in each record
     runtime: str = ""  # the program of another OCI runtime, an absolute path; "": built in
+    runtime_args: tuple[str, ...] = ()  # of that program, before the verb
     trace: bool = False  # spans of nursery, shim and runtime come back in hello
 
 

@@ -18,8 +18,8 @@ from engine.api.http import Request, Response, Route, Stream, json_response
 from engine.base import jsonio
 from engine.base.errors import NotSupported, Unavailable
 from engine.base.version import VERSION
-from engine.containers import runtimes
 from engine.containers.events import EventBus
+from engine.containers.runtimes import Program, Runtimes
 from engine.containers.service import ContainerService
 from engine.images.service import ImageService
 from engine.networks.service import NetworkService
@@ -41,6 +41,7 @@ class About:
     driver: str
     cgroup_version: str
     in_machine: bool
+    runtimes: Runtimes
 
 
 class SystemRoutes:
@@ -166,8 +167,8 @@ class SystemRoutes:
                 "Labels": ["pyengine.machine=true"] if self._about.in_machine else [],
                 "ExperimentalBuild": False,
                 "ServerVersion": VERSION,
-                "Runtimes": {name: {"path": path} for name, path in runtimes.installed().items()},
-                "DefaultRuntime": runtimes.BUILT_IN,
+                "Runtimes": {name: _runtime(one) for name, one in self._about.runtimes.listed().items()},
+                "DefaultRuntime": self._about.runtimes.default,
                 "Swarm": {"LocalNodeState": "inactive", "ControlAvailable": False, "NodeID": "", "Error": ""},
                 "LiveRestoreEnabled": True,
                 "Isolation": "",
@@ -228,6 +229,11 @@ class SystemRoutes:
             f"login to {body.serveraddress or 'a registry'}: not supported yet",
             hint="credentials in ~/.docker/config.json are sent along with each pull",
         )
+
+
+def _runtime(program: Program) -> dict[str, Any]:
+    arguments = {"runtimeArgs": list(program.arguments)} if program.arguments else {}
+    return {"path": program.path, **arguments}
 
 
 def _operating_system() -> str:
