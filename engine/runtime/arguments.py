@@ -16,8 +16,8 @@ _NAME = "pyengine-oci"
 _HELP_WIDTH = 100
 
 
-class _Help(argparse.HelpFormatter):
-    """Help of one width: argparse asks for the terminal's with each argument it is told of."""
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are, help of one width: argparse asks for the terminal's with each argument."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_HELP_WIDTH)

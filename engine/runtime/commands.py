@@ -247,6 +247,10 @@ def kill(context: Context) -> int:
     """Send a signal."""
     container = context.container()
     number = signal_number(context.flags.signal)
+    if context.flags.all and container.status() is Status.STOPPED:
+        # Where the PID namespace is shared others live on; with runc they are reached all the same.
+        cgroup_at(container.state().cgroup).signal(number)
+        return 0
     found = container.demand("kill")
     paused = container.status() is Status.PAUSED
     with container.pidfd() as pidfd:

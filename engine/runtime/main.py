@@ -7,6 +7,7 @@ What only the verbs that print documents need is imported by them: `run` is
 waited for.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from engine.base import jsonio
-from engine.base.errors import AlreadyExists, EngineError, InvalidArgument, NotSupported
+from engine.base.errors import AlreadyExists, EngineError, InvalidArgument, NotFound, NotSupported
 from engine.base.units import parse_duration_ns
 from engine.base.version import VERSION
 from engine.runtime import arguments, commands
@@ -52,6 +53,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return _INTERRUPTED + err.number
     except BrokenPipeError:  # of our own output: who took it is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except NotFound as err:  # in runc's words: containerd and podman look for them
+        journal.error(f"{err.kind} does not exist: {err.name}")
         return 1
     except EngineError as err:
         journal.error(f"{err} ({err.hint})" if err.hint else str(err))
@@ -91,23 +95,30 @@ class _Journal:
 
     def _tell(self, level: str, text: str) -> None:
         line = text.replace("\n", " ")
+        if self._path is not None:
+            self._log(self._path, level, line)
         mark = "" if level == "error" else f"{level}: "
-        sys.stderr.write(f"pyengine-oci: {mark}{line}\n")
-        if self._path is None:
-            return
+        self._say(f"{mark}{line}")
+
+    def _log(self, path: Path, level: str, line: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         record = jsonio.encode({"level": level, "msg": line, "time": stamp}) + b"\n"
         if self._style == "text":
             record = f'time="{stamp}" level={level} msg={jsonio.encode(line).decode()}\n'.encode()
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, record)
+            finally:
+                os.close(fd)
         except OSError as err:
-            sys.stderr.write(f"pyengine-oci: log {self._path}: {(err.strerror or '').lower()}\n")
-            return
-        try:
-            os.write(fd, record)
-        finally:
-            os.close(fd)
+            self._say(f"log {path}: {(err.strerror or '').lower()}")
+
+    @staticmethod
+    def _say(line: str) -> None:
+        # containerd gives a container without streams a /dev/null that is open for reading only.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"pyengine-oci: {line}\n")
 
 
 def _print(document: object) -> int:

@@ -29,6 +29,8 @@ from engine.spec.runtime import Spec
 
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_+-.")
 _ID_MAX = 255
+NOT_RUNNING = "container not running"
+"""runc's words for a container that has ended, which containerd looks for after a kill."""
 
 
 class Status(enum.StrEnum):
@@ -114,7 +116,8 @@ class Container(msgspec.Struct, frozen=True):
         """
         found, status = self.state(), self.status()
         if status not in ALLOWED[verb]:
-            raise Conflict(f"cannot {verb} container {self.id}: it is {status}")
+            why = NOT_RUNNING if status is Status.STOPPED else f"it is {status}"
+            raise Conflict(f"cannot {verb} container {self.id}: {why}")
         return found
 
     @contextlib.contextmanager
@@ -130,7 +133,7 @@ class Container(msgspec.Struct, frozen=True):
             with contextlib.suppress(ProcessLookupError):
                 fd = process.pidfd_open(found.pid)
             if fd < 0 or state.start_time(found.pid) != found.start_time:
-                raise Conflict(f"container {self.id} is not running")
+                raise Conflict(f"{self.id}: {NOT_RUNNING}")
             yield fd
         finally:
             if fd >= 0:
@@ -165,7 +168,7 @@ class Container(msgspec.Struct, frozen=True):
         try:
             return self._socket(lambda sock, address: sock.connect(address), taken.name)
         except ConnectionRefusedError:
-            raise Conflict(f"container {self.id} is not running") from None
+            raise Conflict(f"{self.id}: {NOT_RUNNING}") from None
         finally:
             taken.unlink()
 

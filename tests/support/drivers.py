@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support.home import Result, Terminal
-from tests.support.ocibundle import PROGRAM
+from tests.support.netlab import Namespace
 
 TIMEOUT_S = 40.0
 IMAGE = "bb"
@@ -21,11 +21,14 @@ _START_TIMEOUT_S = 60.0
 class Driver(Protocol):
     """What the tests need of either; both speak docker's command line."""
 
+    runtime: Path
     env: dict[str, str]
-    network: str
-    plain_readonly: tuple[str, ...]  # what makes --read-only as docker has it
+    host: (
+        Namespace  # where its bridge and its published ports are: nothing of the machine's network is touched
+    )
+    forced: tuple[str, ...]  # flags of `rm` that kill at once
     tells_oom: bool  # whether its own parent of containers notices, with control groups v1 too
-    tmpfs: str  # options that make --tmpfs as docker has it
+    copies_up: bool  # whether --tmpfs begins with what the image has there
 
     def argv(self, *words: str) -> list[str]:
         """Return a command line of its client."""
@@ -37,17 +40,19 @@ class Driver(Protocol):
 class Podman:
     """podman keeps no daemon; conmon is each container's parent."""
 
-    network: str = "none"
-    plain_readonly: tuple[str, ...] = ("--read-only-tmpfs=false",)
-    tmpfs: str = "size=1m,notmpcopyup"
+    forced: tuple[str, ...] = ("-f", "-t", "0")
     tells_oom: bool = False  # conmon 2.1 does not, with runc neither
+    copies_up: bool = True
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Path) -> None:
+        self.runtime = runtime
         self.base = Path(tempfile.mkdtemp(prefix="pm-"))
+        self.host = Namespace.new()
         (self.base / "containers.conf").write_text(
             '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
-            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "pyengine-oci"\n'
-            f'[engine.runtimes]\npyengine-oci = ["{PROGRAM}"]\n'
+            f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "{runtime.name}"\n'
+            f'[engine.runtimes]\n{runtime.name} = ["{runtime}"]\n'
+            f'[network]\nnetwork_config_dir = "{self.base}/networks"\n'
         )
         (self.base / "storage.conf").write_text(
             f'[storage]\ndriver = "vfs"\nrunroot = "{self.base}/run"\ngraphroot = "{self.base}/graph"\n'
@@ -60,38 +65,41 @@ class Podman:
 
     def argv(self, *words: str) -> list[str]:
         """Return a command line of podman."""
-        return ["podman", "--tmpdir", str(self.base / "tmp"), *words]
+        return [*_inside(self.host), "podman", "--tmpdir", str(self.base / "tmp"), *words]
 
     def close(self) -> None:
         """Remove all."""
         call(self, "rm", "--all", "--force", "--time", "0")
         call(self, "rmi", "--all", "--force")
-        left = _left(self.base)
+        left = left_of(self.base)
         shutil.rmtree(self.base, ignore_errors=True)
+        self.host.close()
         assert left == []
 
 
 class Dockerd:
-    """dockerd with its containerd and shim. Without a bridge: these tests are not about its networks."""
+    """dockerd with its containerd and shim."""
 
-    network: str = "host"
-    plain_readonly: tuple[str, ...] = ()
-    tmpfs: str = "size=1m"
+    forced: tuple[str, ...] = ("-f",)
     tells_oom: bool = True
+    copies_up: bool = False
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Path) -> None:
+        self.runtime = runtime
         self.base = Path(tempfile.mkdtemp(prefix="dk-"))
+        self.host = Namespace.new()
         address = f"unix://{self.base}/docker.sock"
-        config: dict[str, object] = {
-            "runtimes": {"pyengine-oci": {"path": str(PROGRAM)}},
-            "default-runtime": "pyengine-oci",
+        config = {
+            "runtimes": {runtime.name: {"path": str(runtime)}} if runtime.name != "runc" else {},
+            "default-runtime": runtime.name,
+            "storage-driver": "vfs",
         }
-        config |= {"bridge": "none", "iptables": False, "ip-forward": False, "storage-driver": "vfs"}
         (self.base / "daemon.json").write_text(json.dumps(config))
         self.env = os.environ | {"DOCKER_HOST": address}
         with (self.base / "log").open("wb") as log:
             self._daemon = subprocess.Popen(
                 [
+                    *_inside(self.host),
                     "dockerd", "--config-file", f"{self.base}/daemon.json", "--host", address,
                     "--data-root", f"{self.base}/data", "--exec-root", f"{self.base}/exec",
                     "--pidfile", f"{self.base}/pid",
@@ -121,12 +129,18 @@ class Dockerd:
             call(self, "rm", "--force", name)
         self._daemon.terminate()
         self._daemon.wait(_START_TIMEOUT_S)
-        left = _left(self.base)
+        left = left_of(self.base)
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             if str(self.base) in line:
                 subprocess.run(["umount", "-l", line.split()[4]], check=False)
         shutil.rmtree(self.base, ignore_errors=True)
+        self.host.close()
         assert left == []
+
+
+def _inside(host: Namespace) -> list[str]:
+    """Return the beginning of a command line that enters the network of `host`."""
+    return ["nsenter", f"--net=/proc/{os.getpid()}/fd/{host.fd}"]
 
 
 def call(driver: Driver, *words: str, stdin: bytes = b"") -> Result:
@@ -147,20 +161,25 @@ def terminal(driver: Driver, *words: str) -> Terminal:
     return Terminal([program, *rest], driver.env)
 
 
-def _import_image(driver: Driver, rootfs: Path) -> None:
-    for name in ("bin", "etc", "tmp"):
+def write_rootfs(rootfs: Path) -> None:
+    """Make a root of busybox with two users."""
+    for name in ("bin", "etc", "tmp", "proc", "dev", "sys"):
         (rootfs / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", rootfs / "bin/busybox")
     for tool in Result.of(["/bin/busybox", "--list"], {}, b"", TIMEOUT_S).out.split():
         if tool != "busybox":
             (rootfs / "bin" / tool).symlink_to("busybox")
     (rootfs / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
+
+
+def _import_image(driver: Driver, rootfs: Path) -> None:
+    write_rootfs(rootfs)
     archive = rootfs.with_suffix(".tar")
     subprocess.run(["tar", "-C", str(rootfs), "-cf", str(archive), "."], check=True)
     ok(driver, "import", "-c", "ENV PATH=/bin", str(archive), IMAGE)
 
 
-def _left(base: Path) -> list[str]:
+def left_of(base: Path) -> list[str]:
     """Return containers' processes that live on: those whose parent names this directory."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

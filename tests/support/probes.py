@@ -142,6 +142,27 @@ def has_podman() -> bool:
 
 
 @functools.cache
+def has_netavark() -> bool:
+    """Tell whether podman can make bridges."""
+    places = ("/usr/lib/podman", "/usr/libexec/podman")
+    return any(_works(f"{place}/netavark", "version") for place in places)
+
+
+@functools.cache
+def has_runc() -> bool:
+    """Tell whether runc is installed, to prove a test on."""
+    return _works("runc", "--version")
+
+
+@functools.cache
+def has_containerd() -> bool:
+    """Tell whether containerd, its shim for runtimes like runc, and its client are installed."""
+    return all(_works(name, "--version") for name in ("containerd", "ctr")) and bool(
+        shutil.which("containerd-shim-runc-v2")
+    )
+
+
+@functools.cache
 def has_dockerd() -> bool:
     """Tell whether dockerd, containerd and docker's client are installed."""
     return all(_works(name, "--version") for name in ("dockerd", "containerd", "docker"))
@@ -170,6 +191,9 @@ def has_detached_mounts() -> bool:
 PROBES = {
     "compiler": has_compiler,
     "podman": has_podman,
+    "netavark": has_netavark,
+    "runc": has_runc,
+    "containerd": has_containerd,
     "dockerd": has_dockerd,
     "namespaces": can_unshare,
     "uidmap": has_uidmap,

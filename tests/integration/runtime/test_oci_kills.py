@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,21 @@ def test_a_container_with_processes_of_their_own_sessions_is_killed_whole(bundle
     bundles.ok("kill", "--all", "c", "KILL")
 
     bundles.ended("c")
+    bundles.ok("delete", "c")
+    assert bundles.processes() == []
+
+
+def test_who_outlives_init_in_the_hosts_pid_namespace_is_reached_by_kill_all(bundles: Bundles) -> None:
+    def share(config: dict[str, Any]) -> None:
+        spaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
+
+    bundles.start("c", "sh", "-c", "setsid sleep 1000 & exit 3", edit=share)
+    bundles.ended("c")
+    assert len(bundles.file("c", "pids", "cgroup.procs").split()) == 1
+
+    bundles.ok("kill", "--all", "c", "KILL")
+
     bundles.ok("delete", "c")
     assert bundles.processes() == []
 

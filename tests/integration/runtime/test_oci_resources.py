@@ -92,7 +92,7 @@ def test_update_of_what_has_ended_is_refused(bundles: Bundles) -> None:
 
     done = bundles.call("update", "--pids-limit", "3", "c")
 
-    assert "it is stopped" in done.stderr
+    assert "container not running" in done.stderr
 
 
 @legacy
