@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tests.support.home import Result, Terminal
 from tests.support.netlab import Namespace
+from tests.support.ocibundle import PROGRAM
 
 TIMEOUT_S = 40.0
 IMAGE = "bb"
@@ -44,7 +45,7 @@ class Podman:
     tells_oom: bool = False  # conmon 2.1 does not, with runc neither
     copies_up: bool = True
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, runtime: Path = PROGRAM) -> None:
         self.runtime = runtime
         self.base = Path(tempfile.mkdtemp(prefix="pm-"))
         self.host = Namespace.new()
@@ -84,7 +85,7 @@ class Dockerd:
     tells_oom: bool = True
     copies_up: bool = False
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, runtime: Path = PROGRAM) -> None:
         self.runtime = runtime
         self.base = Path(tempfile.mkdtemp(prefix="dk-"))
         self.host = Namespace.new()
