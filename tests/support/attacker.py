@@ -42,6 +42,11 @@ def install_loader(rootfs: Path) -> None:
     _install(_built("loader", *_FREESTANDING), rootfs / LOADER)
 
 
+def evil_library() -> bytes:
+    """Return a shared library that makes `/tmp/marker` when it is loaded."""
+    return _built("library", "-shared", "-fPIC")
+
+
 @contextlib.contextmanager
 def swapping(directory: Path, *names: str) -> Iterator[None]:
     """Exchange each name with `name.link` all the time, as a container that has the same volume could."""

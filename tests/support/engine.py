@@ -16,13 +16,14 @@ import tarfile
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 60.0
 IMAGE = "busybox:latest"
 _TOOLS = "sh cat echo sleep true head touch ls kill hostname id pwd env seq stty wc mkdir"
+_DIRECTORIES = ("bin", "dev", "etc", "proc", "sys", "tmp", "seed")
 _REPOSITORY = Path(__file__).parents[2]
 _START = "import sys; from engine.daemon.main import main; sys.exit(main())"
 _FRAME = struct.Struct(">BxxxI")
@@ -160,6 +161,15 @@ class Engine:
         assert answer.status < 300, f"POST {path}: {answer}"
         return answer
 
+    def load(self, archive: Path) -> None:
+        """Load images from an archive."""
+        with contextlib.closing(_Connection(self.socket)) as connection:
+            connection.request("POST", "/images/load?quiet=1", archive.read_bytes())
+            response = connection.getresponse()
+            answer = Answer(response.status, response.read())
+        assert answer.status == 200, answer
+        assert b'"error"' not in answer.body, answer
+
     def create(self, *command: str, name: str = "", host: dict[str, Any] | None = None, **config: Any) -> str:
         """Create a container and return its id."""
         body = {
@@ -252,32 +262,39 @@ def eventually(holds: Callable[[], bool], what: str) -> None:
         assert time.monotonic() < deadline, f"not within {TIMEOUT_S} s: {what}"
 
 
-def write_image(path: Path) -> None:
-    """Write an archive as `docker save` makes it, with the machine's static busybox."""
+def write_image(
+    path: Path, name: str = IMAGE, files: Mapping[str, bytes] | None = None, **config: Any
+) -> None:
+    """Write an archive as `docker save` makes it, with the machine's static busybox, and `files`."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
-        for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "seed"):
-            tar.addfile(_entry(name, tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755))
+        for place in _DIRECTORIES:
+            tar.addfile(_entry(place, tarfile.DIRTYPE, 0o1777 if place == "tmp" else 0o755))
         _add(tar, "bin/busybox", Path("/bin/busybox").read_bytes(), 0o755)
         _add(tar, "etc/passwd", b"root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n", 0o644)
         _add(tar, "etc/group", b"root:x:0:\nuser:x:1000:\n", 0o644)
         _add(tar, "bin/not-a-program", b"no program\n", 0o644)
         _add(tar, "seed/file", b"from the image\n", 0o644)
-        for name in _TOOLS.split():
-            link = _entry(f"bin/{name}", tarfile.SYMTYPE, 0o777)
+        for tool in _TOOLS.split():
+            link = _entry(f"bin/{tool}", tarfile.SYMTYPE, 0o777)
             link.linkname = "busybox"
             tar.addfile(link)
-    config = json.dumps(
+        for place in sorted({str(parent) for file in files or () for parent in Path(file).parents} - {"."}):
+            if place not in _DIRECTORIES:
+                tar.addfile(_entry(place, tarfile.DIRTYPE, 0o755))
+        for file, data in (files or {}).items():
+            _add(tar, file, data, 0o755)
+    document = json.dumps(
         {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
             "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"], "Labels": {"from": "image"}},
+            "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"], "Labels": {"from": "image"}, **config},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer.getvalue())}"]},
         }
     ).encode()
-    manifest = [{"Config": f"{_sha256(config)}.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": f"{_sha256(document)}.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     with tarfile.open(path, "w") as tar:
-        _add(tar, f"{_sha256(config)}.json", config, 0o644)
+        _add(tar, f"{_sha256(document)}.json", document, 0o644)
         _add(tar, "layer.tar", layer.getvalue(), 0o644)
         _add(tar, "manifest.json", json.dumps(manifest).encode(), 0o644)
 

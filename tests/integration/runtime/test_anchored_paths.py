@@ -3,12 +3,10 @@
 A canary lies beside the root; no start may touch it.
 """
 
-import contextlib
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,42 +15,11 @@ import pytest
 from engine.base.errors import EngineError
 from engine.containers.shims import StartFailed
 from engine.spec.runtime import Device, Mount, Spec
+from tests.support.canary import Canary
 from tests.support.shimlab import Lab, parent_of
 from tests.support.tracing import traced
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
-
-_SWAP = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None)
-os.chdir(sys.argv[1])
-print("swapping", flush=True)
-while True:
-    for name in sys.argv[2:]:
-        libc.renameat2(-100, name.encode(), -100, f"{name}.link".encode(), 2)  # RENAME_EXCHANGE
-"""
-
-
-class Canary:
-    """A directory and a file of the host that must stay as they are."""
-
-    def __init__(self, base: Path) -> None:
-        self.path = base / "canary"
-        self.path.mkdir(mode=0o700)
-        self.file = self.path / "file"
-        self.file.write_text("of the host\n")
-        self.file.chmod(0o600)
-        self._before = self._look()
-
-    def _look(self) -> list[tuple[str, int, int, bytes]]:
-        paths = [self.path, *sorted(self.path.rglob("*"))]
-        return [
-            (str(path), path.stat().st_mode, path.stat().st_uid, path.read_bytes() if path.is_file() else b"")
-            for path in paths
-        ]
-
-    def is_untouched(self) -> bool:
-        return self._look() == self._before
 
 
 @pytest.fixture
@@ -72,19 +39,6 @@ def with_cwd(cwd: str) -> Callable[[Spec], Spec]:
 
 def bind(source: Path, destination: str) -> Mount:
     return Mount(destination=destination, type="bind", source=str(source), options=("rbind", "rprivate"))
-
-
-@contextlib.contextmanager
-def swapping(directory: Path, *names: str) -> Iterator[None]:
-    """Exchange each name with `name.link` all the time, as a container that has the same volume could."""
-    argv = [sys.executable, "-c", _SWAP, str(directory), *names]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as swapper:
-        assert swapper.stdout is not None
-        assert swapper.stdout.readline() == b"swapping\n"
-        try:
-            yield
-        finally:
-            swapper.kill()
 
 
 @pytest.mark.parametrize("name", ["proc", "dev"])
@@ -174,11 +128,13 @@ def test_a_volume_does_not_take_the_place_of_proc(lab: Lab, place: str) -> None:
     lab.go(story)
 
 
-@pytest.mark.parametrize("number", [*range(3, 20), 64, 65])
-def test_a_descriptor_is_no_working_directory(lab: Lab, canary: Canary, number: int) -> None:
+def test_a_descriptor_is_no_working_directory(lab: Lab, canary: Canary) -> None:
+    """CVE-2024-21626: whatever the runtime has open, nobody stands in it."""
+
     async def story() -> None:
-        with pytest.raises(EngineError):
-            await lab.spawn("true", edit=with_cwd(f"/proc/self/fd/{number}"))
+        for number in range(3, 64):
+            with pytest.raises(EngineError, match=f"/proc/self/fd/{number}: "):
+                await lab.spawn("true", edit=with_cwd(f"/proc/self/fd/{number}"))
 
     lab.go(story)
     assert canary.is_untouched()
@@ -188,13 +144,33 @@ def test_an_exec_has_no_descriptor_as_working_directory(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("sleep", "1000")
         await shim.start()
-        for number in (*range(3, 20), 64, 65):
+        for number in range(3, 64):
             process = msgspec.structs.replace(lab.process("true"), cwd=f"/proc/self/fd/{number}")
-            with pytest.raises(StartFailed):
+            with pytest.raises(StartFailed, match="cwd"):
                 await shim.exec_start(f"e{number}", process)
         await shim.delete()
 
     lab.go(story)
+
+
+def test_a_descriptor_that_is_left_open_is_a_way_out(tmp_path: Path) -> None:
+    """The control of the two before: what they try works where descriptors are kept and nobody looks."""
+    code = "import os, sys; os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY); os.chroot(sys.argv[2])\n"
+    code += "for number in range(3, 64):\n    try: os.chdir(f'/proc/self/fd/{number}')\n"
+    code += "    except OSError: continue\n    os.chdir('..'); print(open('canary/file').read())"
+    canary, root = Canary(tmp_path), tmp_path / "naive"
+    (root / "proc").mkdir(parents=True)
+    script = f'mount -t proc proc {root}/proc && exec {sys.executable} -c "$0" {canary.path} {root}'
+
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.stdout == "of the host\n\n", done.stderr
 
 
 def test_a_working_directory_behind_a_link_is_inside_the_root(lab: Lab, canary: Canary) -> None:
@@ -248,31 +224,3 @@ def test_a_device_is_not_touched_by_its_name_once_it_is_made(lab: Lab, tmp_path:
     assert (made.st_mode & 0o7777, made.st_uid, made.st_gid) == (0o646, 7, 8)
     calls = re.findall(r"^\d+ +(\w+)\(\d+, \"node\".*", (tmp_path / "trace").read_text(), re.MULTILINE)
     assert calls == ["mknodat", "fchownat"]
-
-
-def test_links_that_come_and_go_lead_nowhere_else(lab: Lab, canary: Canary) -> None:
-    """Two hundred starts with a volume inside of one in which each directory keeps turning into a link."""
-    shared, inner = lab.base / "shared", lab.base / "inner"
-    inner.mkdir()
-    names = ("a", "a/b")
-    (shared / "a/b/c").mkdir(parents=True)
-    for name in names:
-        (shared / f"{name}.link").symlink_to(canary.path)
-    edit = with_mounts(bind(shared, "/v"), bind(inner, "/v/a/b/c/d"), bind(lab.rootfs / "etc", "/v/a/b/e"))
-    ends: set[bool] = set()
-
-    async def story() -> None:
-        for _ in range(200):
-            try:
-                shim = await lab.spawn("true", edit=edit)
-            except StartFailed:
-                ends.add(False)
-            else:
-                ends.add(True)
-                await shim.delete()
-
-    with swapping(shared, *names):
-        lab.go(story)
-    assert canary.is_untouched()
-    assert os.listdir(canary.path) == ["file"]
-    assert True in ends
