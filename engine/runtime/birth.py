@@ -1,4 +1,4 @@
-"""The parent's half of making a process: clone it, move it, wait until it is ready.
+"""The parent's half of making a process: clone it, wait until it is ready.
 
 The child's half is `init` or `exec`; the line between them is drawn in `handshake`.
 """
@@ -131,7 +131,7 @@ def bear(
             with as_start_failure("map the ids of the user namespace"):
                 map_ids(pid)
                 ours.send(Kind.MAPPED.value)
-        _bring_up(ours, pid, cgroup, report, when_mounted)
+        _await_ready(ours, report, None if when_mounted is None else lambda: when_mounted(pid))
     except BaseException:
         end(pid, pidfd)
         ours.close()
@@ -153,21 +153,39 @@ def _clone(child: Child, line_fd: int, place: Place) -> tuple[int, int]:
         birth_fd = place.cgroup.birth_fd()
         if birth_fd is not None:
             undo.callback(os.close, birth_fd)
+        doors = place.cgroup.doors()
+        for door_fd in doors:
+            undo.callback(os.close, door_fd)
+
+        def be_born() -> None:
+            _move_in(doors, place.cgroup.path, line_fd)
+            child(line_fd)
+
         if place.users_fd is not None:
-            return _clone_among(child, line_fd, place, place.users_fd, birth_fd)
+            return _clone_among(be_born, place, place.users_fd, birth_fd)
         for kind, namespace_fd in place.existing:
             undo.enter_context(_children_in(kind, namespace_fd))
         pid, pidfd = process.clone3(place.namespaces, cgroup_fd=birth_fd)
         if pid == 0:
             try:
-                child(line_fd)
+                be_born()
             finally:
                 os._exit(1)
     return pid, pidfd
 
 
+def _move_in(doors: Sequence[int], path: str, line_fd: int) -> None:
+    """Move this process, just born, into its control group; what else it does is done there."""
+    try:
+        for door_fd in doors:
+            os.write(door_fd, b"0")
+    except OSError as err:
+        os.write(line_fd, handshake.encode_error("join control group", err.errno or 0, path))
+        os._exit(1)
+
+
 def _clone_among(
-    child: Child, line_fd: int, place: Place, users_fd: int, birth_fd: int | None
+    child: Callable[[], None], place: Place, users_fd: int, birth_fd: int | None
 ) -> tuple[int, int]:
     """Clone in the existing user namespace `users_fd`.
 
@@ -179,7 +197,7 @@ def _clone_among(
         between, pidfd = process.clone3()
         if between == 0:
             try:
-                _be_between(lambda: child(line_fd), place, users_fd, birth_fd, theirs)
+                _be_between(child, place, users_fd, birth_fd, theirs)
             finally:
                 os._exit(1)
         os.close(pidfd)
@@ -248,32 +266,13 @@ def _children_at(offsets: bytes) -> Iterator[None]:
         os.close(own_fd)
 
 
-def _bring_up(
-    ours: socket.socket,
-    pid: int,
-    cgroup: Cgroup,
-    report: Report,
-    when_mounted: Callable[[int], None] | None,
-) -> None:
-    failed: OSError | None = None
+def _await_ready(line: socket.socket, report: Report, when_mounted: Callable[[], None] | None) -> None:
     try:
-        cgroup.attach(pid)
-        ours.send(Kind.JOINED.value)
-    except OSError as err:
-        # It may have ended with something to say; if it lives, it now learns that it is given up.
-        failed = err
-        with contextlib.suppress(OSError):
-            ours.shutdown(socket.SHUT_WR)
-    try:
-        handshake.wait_ready(ours, report, None if when_mounted is None else lambda: when_mounted(pid))
+        handshake.wait_ready(line, report, when_mounted)
     except TimeoutError:
         raise StartFailed("init", errno.ETIMEDOUT, "") from None
     except OSError as err:
         raise StartFailed("init", err.errno or 0, "") from err
-    except StartFailed as err:
-        if failed is None or err.step != "init":
-            raise
-        raise StartFailed("join control group", failed.errno or 0, cgroup.path) from failed
 
 
 def end(pid: int, pidfd: int) -> None:

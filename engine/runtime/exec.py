@@ -122,9 +122,6 @@ def _run(
 
     def body(line: InitLine, progress: Progress) -> None:
         last_steps.score_oom(plan, line)
-        # First of all: the namespaces of the container begin with its control group's.
-        progress.at("join control group")
-        line.await_joined()
         progress.at("join the container's namespaces")
         kernel.setns(last_steps.KEPT_FD, spaces)
         os.close(last_steps.KEPT_FD)

@@ -1,11 +1,10 @@
 """The line between the runtime and the process that becomes a container's.
 
     runtime (create, enter)                   init
-      clone3 ---------------------------------> own namespaces
+      clone3 ---------------------------------> own namespaces; into its cgroup (born there, but on v1)
       writes its id maps
       MAPPED ---------------------------------> (waits for it in a new user namespace) its root; sealed
-      moves it into its cgroup (v1)             mounts, devices, pivot_root
-      JOINED ---------------------------------> (waits for it before the end)
+                                                mounts, devices, pivot_root
       <------------------------------ MOUNTED   when hooks of the host are to run: it waits, before pivot_root
       HOOKED ---------------------------------> they have run
       <---------------------- TERMINAL + fd     when a terminal was asked for
@@ -41,7 +40,6 @@ class Kind(bytes, enum.Enum):
     """First byte of a message."""
 
     MAPPED = b"U"
-    JOINED = b"J"
     MOUNTED = b"M"
     LISTENER = b"L"
     TAKEN = b"K"
@@ -118,7 +116,6 @@ class InitLine:
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
-        self._joined = False
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -155,16 +152,9 @@ class InitLine:
         """Wait until the runtime has mapped the ids of this process' new user namespace."""
         self._expect(Kind.MAPPED)
 
-    def await_joined(self) -> None:
-        """Wait until the runtime has moved this process into its control group."""
-        if not self._joined:
-            self._expect(Kind.JOINED)
-            self._joined = True
-
     def await_hooks(self) -> None:
         """Tell that the mounts are made, and wait until the hooks of the host have run."""
         self._socket.send(Kind.MOUNTED.value)
-        self.await_joined()
         self._expect(Kind.HOOKED)
 
     def await_start(self, listener_fd: int | None = None) -> None:

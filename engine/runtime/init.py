@@ -114,7 +114,7 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
     _join(plan, progress)
     _name_host(plan, progress)
     views = _kernel_views(plan, progress)
-    rootfs = _make_root(plan, line, progress, around)
+    rootfs = _make_root(plan, progress, around)
     _run_hooks(plan, line, progress)
     terminal_fd = None
     if plan.first.process.terminal:
@@ -135,7 +135,6 @@ def _become(plan: ContainerPlan, line: InitLine, progress: Progress, around: Sur
     _change_root(plan, rootfs, views, progress)
     if terminal_fd is not None:
         enter.use_terminal(terminal_fd)
-    line.await_joined()
     mounted = any(step.fstype in _CGROUP_TYPES for step in plan.mounts)
     if plan.own_cgroup_namespace and (around.cgroup_binds or not mounted):  # else it was left to mount
         progress.at("leave the control group namespace")
@@ -181,12 +180,12 @@ def _name_host(plan: ContainerPlan, progress: Progress) -> None:
         system.setdomainname(plan.domainname)
 
 
-def _make_root(plan: ContainerPlan, line: InitLine, progress: Progress, around: Surroundings) -> Rootfs:
+def _make_root(plan: ContainerPlan, progress: Progress, around: Surroundings) -> Rootfs:
     opened = around.opened.moved_to(enter.MOUNTS_FD)
     rootfs = _found_root(plan, progress, opened)
     for number, step in enumerate(plan.mounts):
         if step.fstype in _CGROUP_TYPES:
-            _mount_cgroup(plan, rootfs, step, line, around)
+            _mount_cgroup(plan, rootfs, step, around)
         else:
             rootfs.mount(step, opened.steps.get(number))
     opened.close_steps()
@@ -246,16 +245,13 @@ def _run_hooks(plan: ContainerPlan, line: InitLine, progress: Progress) -> None:
         os.umask(enter.DEFAULT_UMASK)
         os.chdir(found.bundle)
 
-    line.await_joined()
     document = found.document("creating", os.getpid())
     for step in found.create_container:
         progress.at(f"{step.kind} hook", step.path)
         hooks.run(step, document, become)
 
 
-def _mount_cgroup(
-    plan: ContainerPlan, rootfs: Rootfs, step: MountStep, line: InitLine, around: Surroundings
-) -> None:
+def _mount_cgroup(plan: ContainerPlan, rootfs: Rootfs, step: MountStep, around: Surroundings) -> None:
     progress = rootfs.progress
     if around.cgroup_binds:
         _mount_legacy(rootfs, step, progress, around)
@@ -263,8 +259,7 @@ def _mount_cgroup(
     if not plan.own_cgroup_namespace:
         rootfs.mount(MountStep(step.destination, "bind", around.cgroup_mount, step.options))
         return
-    # The namespace begins where this process is, so it must have arrived there.
-    line.await_joined()
+    # The namespace begins where this process is: in the container's control group.
     progress.at("leave the control group namespace")
     process.unshare(CloneFlag.NEWCGROUP)
     rootfs.mount(MountStep(step.destination, "cgroup2", "cgroup", step.options))

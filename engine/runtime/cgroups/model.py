@@ -37,10 +37,13 @@ class Cgroup(Protocol):
         """Change its limits, without the device rules; return warnings."""
 
     def birth_fd(self) -> int | None:
-        """Return a descriptor to clone into, owned by the caller; None where a process must be moved."""
+        """Return a descriptor to clone into, owned by the caller; None where a process must move itself."""
 
-    def attach(self, pid: int) -> None:
-        """Move a process here; nothing to do for one that was born here."""
+    def doors(self) -> list[int]:
+        """Return the descriptors, owned by the caller, by which a process that was not born here moves in.
+
+        It writes `0`, itself, to each. It has one thread only.
+        """
 
     def processes(self) -> list[int]:
         """Return the pids here and below, as the caller's PID namespace sees them."""

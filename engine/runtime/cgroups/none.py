@@ -42,8 +42,9 @@ class NoCgroup:
         """Return None: the process is born where its parent is."""
         return None
 
-    def attach(self, pid: int) -> None:
-        """Do nothing."""
+    def doors(self) -> list[int]:
+        """Return none."""
+        return []
 
     def processes(self) -> list[int]:
         """Refuse.

@@ -1,8 +1,10 @@
 """A control group of the legacy layout: the same path in one hierarchy a controller.
 
-Moving a process costs an RCU grace period (some 10 ms on a stock kernel) for
-the first hierarchy and little for the others, so the caller does it while the
-process makes its mounts.
+A process that is moved by another waits for an RCU grace period, some 10 ms on
+a stock kernel: the kernel keeps all processes from forking meanwhile. One that
+moves itself, and itself only (`0` in `tasks`, not in `cgroup.procs`), does not.
+
+Source: Linux, kernel/cgroup/cgroup.c, cgroup_procs_write_start, since 5.5.
 """
 
 import contextlib
@@ -101,10 +103,17 @@ class LegacyCgroup:
         """Return None: only cgroup2 can be cloned into."""
         return
 
-    def attach(self, pid: int) -> None:
-        """Move a process into every hierarchy."""
-        for controller in self._mounts:
-            files.write(self.directory(controller), "cgroup.procs", str(pid))
+    def doors(self) -> list[int]:
+        """Return one for each hierarchy."""
+        found: list[int] = []
+        try:
+            for point in dict.fromkeys(self._mounts.values()):
+                found.append(os.open(f"{point}/{self._relative}/tasks", os.O_WRONLY | os.O_CLOEXEC))  # noqa: PERF401
+        except BaseException:
+            for fd in found:
+                os.close(fd)
+            raise
+        return found
 
     def processes(self) -> list[int]:
         """Return the pids here and below."""

@@ -91,8 +91,9 @@ class UnifiedCgroup:
         """Return a descriptor to clone into."""
         return os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def attach(self, pid: int) -> None:
-        """Do nothing: the process was born here."""
+    def doors(self) -> list[int]:
+        """Return none: processes are born here."""
+        return []
 
     def processes(self) -> list[int]:
         """Return the pids here and below."""

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
 HUGE, LONG, MISSING = 1 << 70, "x" * 100_000, object()
 NUMBER: tuple[Any, ...] = (None, True, "1", HUGE, [], {}, 3.5)
 TEXT: tuple[Any, ...] = (None, True, 1, "a\0b", [], {})
+GROUP = f"/pyengine-bad-config-{os.getpid()}"
 PATH = (*TEXT, "/a/../b", LONG)
 LIST: tuple[Any, ...] = (None, True, 1, "x", {})
 OBJECT: tuple[Any, ...] = (None, True, 1, "x", [])
@@ -45,7 +46,7 @@ SPEC: dict[str, Any] = {
     "annotations": {"key": "value"},
     "linux": {
         "namespaces": [{"type": kind} for kind in ("mount", "pid", "uts", "ipc")],
-        "cgroupsPath": "/pyengine-bad-config",
+        "cgroupsPath": GROUP,
         "devices": [
             {"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 438, "uid": 0, "gid": 0}
         ],
@@ -184,7 +185,7 @@ class Bundle:
         _, status = os.waitpid(pid, 0)
         assert not self.root.exists() or os.listdir(self.root) == []
         cgroups = Path("/sys/fs/cgroup")
-        assert [*cgroups.glob("pyengine-bad-config"), *cgroups.glob("*/pyengine-bad-config")] == []
+        assert [*cgroups.glob(GROUP[1:]), *cgroups.glob(f"*{GROUP}")] == []
         assert str(self.path) not in Path("/proc/self/mountinfo").read_text()
         return os.waitstatus_to_exitcode(status), said.read_text(errors="replace")
 

@@ -30,9 +30,9 @@ def test_what_init_says_before_it_is_ready_is_kept(ends: tuple[socket.socket, In
 def test_the_reason_is_heard_of_an_init_that_ended_without_reading(
     ends: tuple[socket.socket, InitLine],
 ) -> None:
-    """Its end with JOINED unread is an error of the connection; what it said before is still there."""
+    """Its end with MAPPED unread is an error of the connection; what it said before is still there."""
     ours, init = ends
-    ours.send(Kind.JOINED.value)
+    ours.send(Kind.MAPPED.value)
     init.warning("odd")
     init.error("mount /dev", 40, "")
     init._socket.close()
@@ -46,7 +46,7 @@ def test_the_reason_is_heard_of_an_init_that_ended_without_reading(
 
 def test_an_init_that_ended_without_a_word_is_told_as_such(ends: tuple[socket.socket, InitLine]) -> None:
     ours, init = ends
-    ours.send(Kind.JOINED.value)
+    ours.send(Kind.MAPPED.value)
     init._socket.close()
 
     with pytest.raises(StartFailed, match="init ended unexpectedly"):
