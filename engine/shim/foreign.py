@@ -38,8 +38,9 @@ from engine.runtime.model import Created, Stdio
 from engine.runtime.progress import Progress
 from engine.runtime.rootfs import mount_root
 from engine.shim.cleanup import STATE_NAME, cgroup_of, remove_other_groups
+from engine.shim.libseccomp import for_libseccomp
 from engine.shim.verbs import Runtime
-from engine.spec.runtime import Mount, Process, Seccomp, Spec
+from engine.spec.runtime import Mount, Process, Spec
 
 _TIMEOUT_MS = 120_000
 _OCI_VERSION = "1.0.2"  # crun refuses what is newer than itself
@@ -49,7 +50,6 @@ _WAIT_ALL = 0x40000000  # __WALL
 _NOT_THERE = ("not found in $path", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
 _NO_LINE = -1
-_ALLOW = "SCMP_ACT_ALLOW"
 _COVER = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC
 
 
@@ -88,29 +88,6 @@ def explain(program: str, verb: str, log: bytes) -> StartFailed:
         if any(part in words for part in _NOT_EXECUTABLE):
             return StartFailed("exec", errno.EACCES, text)
     return StartFailed(f"{os.path.basename(program)} {verb}", 0, f"failed: {text or 'it does not say why'}")
-
-
-def for_libseccomp(profile: Seccomp) -> Seccomp:
-    """Return the profile with the meaning that it has for the built-in runtime; pure.
-
-    There a rule without conditions holds for what those with conditions leave;
-    in libseccomp it replaces them, and a call that was allowed with some
-    arguments would never be. Such names are left to the default action. The
-    reverse (all but some arguments allowed) libseccomp cannot say: as with
-    docker's own profile, the whole call is allowed then.
-    """
-    sometimes = {
-        name for rule in profile.syscalls if rule.args and rule.action == _ALLOW for name in rule.names
-    }
-    rules = []
-    for rule in profile.syscalls:
-        if not rule.args and rule.action != _ALLOW:
-            rule = msgspec.structs.replace(  # noqa: PLW2901 (the same rule, for fewer calls)
-                rule, names=tuple(name for name in rule.names if name not in sometimes)
-            )
-        if rule.names:
-            rules.append(rule)
-    return msgspec.structs.replace(profile, syscalls=tuple(rules))
 
 
 def portable(spec: Spec) -> Spec:

@@ -1,14 +1,19 @@
 """Containers of runc and crun under our shim: what a user sees is what the built-in runtime gives."""
 
 import os
+import platform
 import shutil
 import signal
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from engine.base.errors import Conflict
 from engine.containers.shims import StartFailed, read_exit
+from engine.containers.syscalls import default_profile
+from engine.spec.runtime import Spec
+from tests.support.attacker import install_attacker
 from tests.support.shimlab import Lab
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
@@ -154,5 +159,21 @@ def test_a_killed_shim_takes_its_container_with_it(lab: Lab) -> None:
         os.kill(shim.shim_pid, signal.SIGKILL)
         assert (await shim.wait()).code == 255
         await shim.delete()
+
+    lab.go(story)
+
+
+@pytest.mark.requires("compiler")
+def test_characters_are_kept_out_of_terminals(lab: Lab) -> None:
+    """Whatever the upper half of the request, at which the kernel does not look."""
+    install_attacker(lab.rootfs / "bin/attacker")
+
+    def edit(spec: Spec) -> Spec:
+        profile = default_profile((), platform.machine())
+        return msgspec.structs.replace(spec, linux=msgspec.structs.replace(spec.linux, seccomp=profile))
+
+    async def story() -> None:
+        assert await lab.run_to_end("attacker", "terminal", edit=edit) == (0, "ENOTTY\n" + "EPERM\n" * 4)
+        assert await lab.run_to_end("attacker", "terminal") == (0, "ENOTTY\n" * 5)  # the control
 
     lab.go(story)

@@ -2,6 +2,7 @@
  *
  *   swap DIRECTORY NAME...   exchange each NAME with NAME.link, for ever
  *   hold FD                  wait until the file of FD can be written, and overwrite it; or tell why it never can
+ *   terminal                 put characters into the terminal that it does not have, by each way there is
  *   scan                     look for what processes that come in have of the outside, for ever; /found tells
  */
 #define _GNU_SOURCE
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -115,6 +117,15 @@ static void scan(void)
 	}
 }
 
+static int terminal(void)
+{
+	unsigned long requests[] = { TIOCGWINSZ, TIOCSTI, TIOCLINUX, 1UL << 32 | TIOCSTI, 1UL << 63 | TIOCLINUX };
+
+	for (unsigned at = 0; at < sizeof requests / sizeof *requests; at++)
+		printf("%s\n", syscall(SYS_ioctl, 0, requests[at], "x") < 0 ? strerrorname_np(errno) : "done");
+	return 0;
+}
+
 int main(int count, char **words)
 {
 	if (count > 3 && !strcmp(words[1], "swap") && chdir(words[2]) == 0)
@@ -123,5 +134,7 @@ int main(int count, char **words)
 		return hold(words[2]);
 	if (count == 2 && !strcmp(words[1], "scan"))
 		scan();
+	if (count == 2 && !strcmp(words[1], "terminal"))
+		return terminal();
 	return 2;
 }

@@ -1,7 +1,6 @@
 import pytest
 
-from engine.shim.foreign import explain, for_libseccomp
-from engine.spec.runtime import Seccomp, SeccompArg, SeccompRule
+from engine.shim.foreign import explain
 
 RUNC = b"""{"level":"warning","msg":"exec: permission denied","time":"t"}
 {"level":"error","msg":"%s","time":"t"}
@@ -32,21 +31,3 @@ def test_a_failure_has_the_runtimes_last_words_on_one_line() -> None:
     )
     assert str(explain("/usr/bin/crun", "start", b"")) == "crun start failed: it does not say why"
     assert str(explain("/usr/bin/crun", "start", b"torn {\n")) == "crun start failed: it does not say why"
-
-
-def test_a_call_that_is_allowed_sometimes_is_not_denied_altogether() -> None:
-    some = SeccompRule(
-        names=("clone",), action="SCMP_ACT_ALLOW", args=(SeccompArg(index=0, value=0, op="SCMP_CMP_EQ"),)
-    )
-    plain = SeccompRule(names=("read",), action="SCMP_ACT_ALLOW")
-    denied = SeccompRule(names=("clone", "mount"), action="SCMP_ACT_ERRNO", errno_ret=1)
-    alone = SeccompRule(names=("clone",), action="SCMP_ACT_ERRNO", errno_ret=1)
-    profile = Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=(some, plain, denied, alone))
-
-    made = for_libseccomp(profile)
-
-    assert made.syscalls == (
-        some,
-        plain,
-        SeccompRule(names=("mount",), action="SCMP_ACT_ERRNO", errno_ret=1),
-    )
