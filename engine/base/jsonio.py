@@ -8,6 +8,7 @@ import msgspec
 from engine.base.errors import InvalidArgument
 
 T = TypeVar("T")
+_MESSAGE_MAX = 240
 
 
 def encode(value: Any) -> bytes:  # noqa: ANN401 (any document)
@@ -30,7 +31,7 @@ def decode(data: bytes | bytearray | memoryview | str, kind: type[T], *, noun: s
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
-        raise InvalidArgument(f"invalid {noun}: {_lower_first(str(err))}") from err
+        raise InvalidArgument(f"invalid {noun}: {_one_line(err)}") from err
 
 
 def convert(value: Any, kind: type[T], *, noun: str = "document") -> T:  # noqa: ANN401 (decoded JSON)
@@ -38,7 +39,7 @@ def convert(value: Any, kind: type[T], *, noun: str = "document") -> T:  # noqa:
     try:
         return msgspec.convert(value, type=kind)
     except msgspec.ValidationError as err:
-        raise InvalidArgument(f"invalid {noun}: {_lower_first(str(err))}") from err
+        raise InvalidArgument(f"invalid {noun}: {_one_line(err)}") from err
 
 
 def read(path: Path, kind: type[T], *, noun: str | None = None) -> T:
@@ -46,5 +47,10 @@ def read(path: Path, kind: type[T], *, noun: str | None = None) -> T:
     return decode(path.read_bytes(), kind, noun=noun or str(path))
 
 
-def _lower_first(text: str) -> str:
+def _one_line(err: Exception) -> str:
+    """Return what is wrong, then where; a value that is shown on the way may be of any length."""
+    text = str(err)
+    if len(text) > _MESSAGE_MAX:
+        half = _MESSAGE_MAX // 2
+        text = f"{text[:half]}...{text[-half:]}"
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]  # "JSON is malformed" stays

@@ -57,7 +57,9 @@ def default_profile(capabilities: Collection[str], machine: str) -> Seccomp:
 
 
 def _equal(name: str, value: int) -> SeccompRule:
-    return SeccompRule(names=(name,), action=_ALLOW, args=(SeccompArg(index=0, value=value),))
+    return SeccompRule(
+        names=(name,), action=_ALLOW, args=(SeccompArg(index=0, value=value, op="SCMP_CMP_EQ"),)
+    )
 
 
 def _terminal_rule(request: int) -> SeccompRule:

@@ -9,9 +9,8 @@ import msgspec
 
 from engine.base.errors import InvalidArgument
 from engine.kernel import capabilities, prctl
+from engine.runtime import validate
 from engine.spec.runtime import Capabilities, Process
-
-_ID_MAX = (1 << 31) - 1
 
 
 class CapabilityMasks(msgspec.Struct, frozen=True):
@@ -40,7 +39,7 @@ def masks(wanted: Capabilities | None, *, last: int, held: int) -> CapabilityMas
     wanted = wanted or Capabilities()
     effective, permitted = _mask(wanted.effective, last), _mask(wanted.permitted, last)
     if effective & ~permitted:
-        raise InvalidArgument("capabilities: effective is not a subset of permitted")
+        raise InvalidArgument("process.capabilities: effective is not a subset of permitted")
     inheritable, ambient = _mask(wanted.inheritable, last), _mask(wanted.ambient, last)
     void = ambient & ~(permitted & inheritable)
     lacking = (permitted | inheritable) & ~held
@@ -53,7 +52,7 @@ def masks(wanted: Capabilities | None, *, last: int, held: int) -> CapabilityMas
         permitted=permitted & held,
         ambient=ambient & ~void & held,
         warnings=(
-            *(f"unknown capability left out: {name!r}" for name in sorted(unknown)),
+            *(f"unknown capability left out: {validate.shown(name)}" for name in sorted(unknown)),
             *_left_out(void, "ambient capabilities", "not permitted and inheritable"),
             *_left_out(lacking, "capabilities", "the engine has none of them itself"),
         ),
@@ -74,22 +73,6 @@ def _mask(names: tuple[str, ...], last: int) -> int:
         if number is not None and number <= last:
             mask |= 1 << number
     return mask
-
-
-def check_ids(process: Process) -> None:
-    """Refuse ids that are no ids.
-
-    Raises:
-        InvalidArgument: one is negative or above 2**31 - 1.
-    """
-    user = process.user
-    for kind, number in (
-        ("uid", user.uid),
-        ("gid", user.gid),
-        *(("additional gid", gid) for gid in user.additional_gids),
-    ):
-        if not 0 <= number <= _ID_MAX:
-            raise InvalidArgument(f"invalid {kind}: {number}")
 
 
 def become(process: Process, wanted: CapabilityMasks, *, last: int, set_groups: bool = True) -> None:

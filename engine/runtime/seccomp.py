@@ -159,22 +159,22 @@ def flags_of(profile: Seccomp) -> int:
     return flags
 
 
-def _action(name: str, errno_ret: int | None) -> int:
+def _action(name: str, errno_ret: int | None, field: str = "errnoRet") -> int:
     if name in _ACTIONS:
         if errno_ret is not None:
-            raise InvalidArgument(f"seccomp: {name} returns no number: errnoRet {errno_ret}")
+            raise InvalidArgument(f"seccomp: {name} returns no number: {field} {errno_ret}")
         return _ACTIONS[name]
     if name not in _WITH_NUMBER:
         raise InvalidArgument(f"seccomp: unknown action {name!r}")
     number = errno.EPERM if errno_ret is None else errno_ret
     if not 0 <= number <= (_TRACE_MAX if name == "SCMP_ACT_TRACE" else _ERRNO_MAX):
-        raise InvalidArgument(f"seccomp: errnoRet {number} is out of range")
+        raise InvalidArgument(f"seccomp: {field} {number} is out of range")
     return _WITH_NUMBER[name] | number
 
 
 def _section(profile: Seccomp, tables: dict[str, dict[str, int]]) -> list[Instruction]:
     """Return the part of the program for one architecture of the kernel's, which x86_64 and x32 share."""
-    default = _action(profile.default_action, profile.default_errno_ret)
+    default = _action(profile.default_action, profile.default_errno_ret, "defaultErrnoRet")
     chains: dict[int, int | tuple[Instruction, ...]] = {}
     for abi, table in tables.items():
         chains |= _chains(profile, table, default, multiplexed=abi == "x86")
@@ -187,7 +187,9 @@ def _places(name: str, table: dict[str, int], *, multiplexed: bool) -> list[tupl
     """Return the numbers by which `name` is called, with what must hold for the call to be that one."""
     places: list[tuple[int, SeccompArg | None]] = [(table[name], None)] if name in table else []
     if multiplexed and name in abis.SOCKETCALL:
-        places.append((table["socketcall"], SeccompArg(index=0, value=abis.SOCKETCALL[name])))
+        places.append(
+            (table["socketcall"], SeccompArg(index=0, value=abis.SOCKETCALL[name], op="SCMP_CMP_EQ"))
+        )
     if multiplexed and name in abis.IPC:
         version = SeccompArg(index=0, value=0xFFFF, value_two=abis.IPC[name], op="SCMP_CMP_MASKED_EQ")
         places.append((table["ipc"], version))

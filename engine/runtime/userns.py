@@ -80,15 +80,15 @@ def check_process(process: Process, ids: IdMap, *, set_groups: bool) -> None:
         InvalidArgument: one is not mapped, or groups are asked for and nobody may set them.
     """
     user = process.user
-    for number, ranges, what in (
-        (0, ids.uids, "the container's root"),
-        (0, ids.gids, "the container's root group"),
-        (user.uid, ids.uids, "process.user.uid"),
-        (user.gid, ids.gids, "process.user.gid"),
-        *((gid, ids.gids, "process.user.additionalGids") for gid in user.additional_gids),
+    for number, ranges, what, by in (
+        (0, ids.uids, "the container's root", "uidMappings"),
+        (0, ids.gids, "the container's root group", "gidMappings"),
+        (user.uid, ids.uids, "process.user.uid", "uidMappings"),
+        (user.gid, ids.gids, "process.user.gid", "gidMappings"),
+        *((gid, ids.gids, "process.user.additionalGids", "gidMappings") for gid in user.additional_gids),
     ):
         if not is_mapped(number, ranges):
-            raise InvalidArgument(f"{what}: {number} is not mapped in the user namespace")
+            raise InvalidArgument(f"{what}: {number} is not mapped by linux.{by}")
     if user.additional_gids and not set_groups:
         raise InvalidArgument("process.user.additionalGids: a single mapped group leaves no right to set any")
 

@@ -103,7 +103,7 @@ class IdMapping(_Document, frozen=True, kw_only=True):
 
     container_id: int = msgspec.field(name="containerID")
     host_id: int = msgspec.field(name="hostID")
-    size: int = 0
+    size: int
 
 
 class Mount(_Document, frozen=True, kw_only=True):
@@ -230,7 +230,7 @@ class ThrottleDevice(_Document, frozen=True, kw_only=True):
 
     major: int
     minor: int
-    rate: int
+    rate: int = 0
 
 
 class BlockIO(_Document, frozen=True, kw_only=True):
@@ -291,13 +291,13 @@ class Resources(_Document, frozen=True, kw_only=True):
     unified: dict[str, str] = {}
 
 
-class SeccompArg(_Document, frozen=True, kw_only=True, omit_defaults=False):
-    """One condition on an argument; `value_two` belongs to SCMP_CMP_MASKED_EQ. runc demands `op`."""
+class SeccompArg(_Document, frozen=True, kw_only=True):
+    """One condition on an argument; `value_two` belongs to SCMP_CMP_MASKED_EQ."""
 
     index: int
     value: int
     value_two: int = 0
-    op: str = "SCMP_CMP_EQ"
+    op: str
 
 
 class SeccompRule(_Document, frozen=True, kw_only=True):

@@ -6,19 +6,15 @@ admin-guide, cgroup-v1/; scheduler/sched-bwc.rst, sched-rt-group.rst.
 
 from collections.abc import Iterator
 
-from engine.base.errors import InvalidArgument, NotSupported
+from engine.base.errors import NotSupported
 from engine.runtime.cgroups.plan import (
     Write,
-    check_swappiness,
     limit_text,
-    page_size,
     rdma,
     swap_of,
     throttles,
 )
 from engine.spec.runtime import BlockIO, Cpu, HugepageLimit, Memory, NetworkResources, Resources
-
-_CLASS_MAX = (1 << 32) - 1
 
 
 def writes_v1(resources: Resources) -> tuple[Write, ...]:
@@ -71,8 +67,8 @@ def _memory(memory: Memory) -> Iterator[Write]:
         yield Write("memory", "memory.soft_limit_in_bytes", str(memory.reservation))
     if memory.kernel_tcp is not None:
         yield Write("memory", "memory.kmem.tcp.limit_in_bytes", str(memory.kernel_tcp), required=False)
-    if (swappiness := check_swappiness(memory)) is not None:
-        yield Write("memory", "memory.swappiness", str(swappiness), required=False)
+    if memory.swappiness is not None:
+        yield Write("memory", "memory.swappiness", str(memory.swappiness), required=False)
     if memory.use_hierarchy:
         yield Write("memory", "memory.use_hierarchy", "1", required=False)
     if memory.disable_oom_killer:
@@ -124,17 +120,13 @@ def _weight(file: str, value: str) -> Write:
 
 
 def _hugepages(limit: HugepageLimit) -> Iterator[Write]:
-    size = page_size(limit)
+    size = limit.page_size
     yield Write("hugetlb", f"hugetlb.{size}.limit_in_bytes", str(limit.limit))
     yield Write("hugetlb", f"hugetlb.{size}.rsvd.limit_in_bytes", str(limit.limit), required=False)
 
 
 def _network(network: NetworkResources) -> Iterator[Write]:
     if network.class_id is not None:
-        if not 0 <= network.class_id <= _CLASS_MAX:
-            raise InvalidArgument(f"network.classID: out of range: {network.class_id}")
         yield Write("net_cls", "net_cls.classid", str(network.class_id))
     for each in network.priorities:
-        if not each.name or any(character.isspace() for character in each.name):
-            raise InvalidArgument(f"network.priorities: invalid interface name: {each.name!r}")
         yield Write("net_prio", "net_prio.ifpriomap", f"{each.name} {each.priority}")

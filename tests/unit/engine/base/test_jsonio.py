@@ -1,3 +1,4 @@
+import enum
 from pathlib import Path
 
 import msgspec
@@ -5,6 +6,10 @@ import pytest
 
 from engine.base import jsonio
 from engine.base.errors import InvalidArgument
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
 
 
 class Point(msgspec.Struct):
@@ -17,6 +22,12 @@ def test_a_document_survives_the_round_trip(tmp_path: Path) -> None:
     path.write_bytes(jsonio.encode_pretty(Point(1, 2)))
 
     assert jsonio.read(path, Point) == Point(1, 2)
+
+
+def test_a_message_is_short_and_ends_with_the_field() -> None:
+    with pytest.raises(InvalidArgument, match=r"x\.\.\.x+' - at `\$\[0\]`$") as caught:
+        jsonio.decode(b'["' + b"x" * 100_000 + b'"]', list[Colour], noun="colours")
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(

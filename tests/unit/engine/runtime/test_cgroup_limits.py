@@ -5,7 +5,7 @@ from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.cgroup import hierarchies
 from engine.runtime.cgroups.limits_v1 import ignored_v1, writes_v1
 from engine.runtime.cgroups.limits_v2 import ignored_v2, weight_of_block_io, weight_of_shares, writes_v2
-from engine.spec.runtime import Resources
+from engine.spec.runtime import Memory, Resources
 
 WHOLE = b"""{
   "memory": {"limit": 4096000, "reservation": 2048000, "swap": 8192000, "kernel": 1, "kernelTCP": 5,
@@ -101,20 +101,10 @@ def test_weights_of_block_devices_become_runcs(old: int, new: int) -> None:
     assert weight_of_block_io(old) == new
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (b'{"memory": {"swap": 1, "limit": 2}}', "memory"),
-        (b'{"memory": {"limit": -2}}', "memory.limit"),
-        (b'{"memory": {"swappiness": 101}}', "memory.swappiness"),
-        (b'{"hugepageLimits": [{"pageSize": "../x", "limit": 1}]}', "hugepageLimits"),
-        (b'{"rdma": {"a b": {"hcaHandles": 1}}}', "rdma"),
-    ],
-)
-def test_what_can_never_be_written_is_refused_in_both(text: bytes, name: str) -> None:
-    resources = jsonio.decode(text, Resources, noun="resources")
+def test_memory_and_swap_together_are_no_less_than_memory() -> None:
+    resources = Resources(memory=Memory(swap=1, limit=2))
     for writes in (writes_v1, writes_v2):
-        with pytest.raises(InvalidArgument, match=name):
+        with pytest.raises(InvalidArgument, match=r"^linux\.resources\.memory\.swap: "):
             writes(resources)
 
 
@@ -142,9 +132,7 @@ def test_unified_is_v2s() -> None:
         writes_v1(resources)
 
 
-@pytest.mark.parametrize(
-    "file", ["cgroup.procs", "cgroup.kill", "cgroup.subtree_control", "memory", ".x", "a/b.c"]
-)
+@pytest.mark.parametrize("file", ["cgroup.procs", "cgroup.kill", "cgroup.subtree_control"])
 def test_unified_files_that_are_the_runtimes_own_are_refused(file: str) -> None:
     with pytest.raises(InvalidArgument, match="unified"):
         writes_v2(Resources(unified={file: "1"}))

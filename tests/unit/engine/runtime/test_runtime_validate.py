@@ -33,7 +33,7 @@ def test_what_spec_writes_is_valid() -> None:
             linux(resources=Resources(cpu=Cpu(cpus="0-1,x"))),
             "linux.resources.cpu.cpus: not a list of numbers",
         ),
-        (linux(resources=Resources(cpu=Cpu(quota=-2))), "linux.resources.cpu.quota: not within -1 and"),
+        (linux(resources=Resources(cpu=Cpu(quota=-2))), "linux.resources.cpu.quota: not within 1000 and"),
         (linux(masked_paths=("/proc/../x",)), r"linux.maskedPaths\[0\]: no '..' may be in it"),
         (linux(rootfs_propagation="rr"), "linux.rootfsPropagation: not a propagation"),
     ],
@@ -41,6 +41,23 @@ def test_what_spec_writes_is_valid() -> None:
 def test_the_field_is_named_as_the_document_has_it(spec: Spec, message: str) -> None:
     with pytest.raises(InvalidArgument, match=f"^{message}"):
         validate.check(spec)
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        Resources(unified={file: "1"})
+        for file in ("memory", ".x", "x.", "a/b.c", "../cgroup.procs", "a. b", "a.b\n", "")
+    ],
+)
+def test_a_file_of_the_control_group_is_one_name(resources: Resources) -> None:
+    with pytest.raises(InvalidArgument, match=r"^linux\.resources\.unified: not a file's name"):
+        validate.check(resources, "linux.resources")
+
+
+@pytest.mark.parametrize("quota", [-1, 0, 1000])
+def test_no_limit_has_numbers_of_its_own(quota: int) -> None:
+    validate.check(Resources(cpu=Cpu(quota=quota)), "linux.resources")
 
 
 def test_a_part_of_the_document_is_named_by_where_it_is() -> None:
@@ -60,6 +77,6 @@ def test_a_field_that_is_left_is_not_looked_at() -> None:
 
 def test_what_is_refused_is_shown_short() -> None:
     with pytest.raises(InvalidArgument) as caught:
-        validate.check(linux(cgroups_path="/" + "x" * 100_000))
+        validate.check(linux(masked_paths=("/" + "x" * 100_000,)))
 
     assert len(str(caught.value)) < 120

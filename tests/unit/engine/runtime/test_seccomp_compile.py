@@ -130,7 +130,9 @@ def test_comparisons_of_64_bits_are_right(value: int, other: int, given_: int) -
 
 
 def test_all_conditions_of_a_rule_must_hold() -> None:
-    profile = _one(SeccompArg(index=0, value=1), SeccompArg(index=1, value=2))
+    profile = _one(
+        SeccompArg(index=0, value=1, op="SCMP_CMP_EQ"), SeccompArg(index=1, value=2, op="SCMP_CMP_EQ")
+    )
     program = compile_profile(profile, "x86_64")
 
     assert run_filter(program, X86["read"], 1, 2) == ALLOW
@@ -168,7 +170,10 @@ def test_nonsense_is_refused(profile: Seccomp, error: type[Exception]) -> None:
 
 
 def test_an_argument_or_operator_that_does_not_exist_is_refused() -> None:
-    for argument in (SeccompArg(index=6, value=0), SeccompArg(index=0, value=0, op="SCMP_CMP_LIKE")):
+    for argument in (
+        SeccompArg(index=6, value=0, op="SCMP_CMP_EQ"),
+        SeccompArg(index=0, value=0, op="SCMP_CMP_LIKE"),
+    ):
         with pytest.raises(InvalidArgument):
             compile_profile(_one(argument), "x86_64")
 
@@ -274,7 +279,11 @@ def test_a_small_program_is_the_known_one() -> None:
     """Golden: a change of the code generator shows."""
     rules = (
         SeccompRule(names=("mkdir",), action="SCMP_ACT_ERRNO", errno_ret=13),
-        SeccompRule(names=("dup",), action="SCMP_ACT_KILL_PROCESS", args=(SeccompArg(index=0, value=7),)),
+        SeccompRule(
+            names=("dup",),
+            action="SCMP_ACT_KILL_PROCESS",
+            args=(SeccompArg(index=0, value=7, op="SCMP_CMP_EQ"),),
+        ),
     )
     program = compile_profile(Seccomp(default_action="SCMP_ACT_ALLOW", syscalls=rules), "x86_64")
 

@@ -50,11 +50,11 @@ def test_what_is_no_map_is_refused_by_field(ranges: tuple[IdMapping, ...], said:
 @pytest.mark.parametrize(
     ("user", "said"),
     [
-        (User(uid=65_537), "process.user.uid: 65537 is not mapped in the user namespace"),
-        (User(gid=65_537), "process.user.gid: 65537 is not mapped in the user namespace"),
+        (User(uid=65_537), "process.user.uid: 65537 is not mapped by linux.uidMappings"),
+        (User(gid=65_537), "process.user.gid: 65537 is not mapped by linux.gidMappings"),
         (
             User(additional_gids=(1, 70_000)),
-            "process.user.additionalGids: 70000 is not mapped in the user namespace",
+            "process.user.additionalGids: 70000 is not mapped by linux.gidMappings",
         ),
     ],
 )
