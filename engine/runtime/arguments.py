@@ -16,6 +16,12 @@ _NAME = "pyengine-oci"
 _HELP_WIDTH = 100
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("names no file")
+    return Path(text)
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Texts as they are, help of one width: argparse asks for the terminal's with each argument."""
 
@@ -67,8 +73,8 @@ def _parser(version: str, wanted: Callable[[str], bool]) -> tuple[_Parser, bool]
     """Return the parser with the verbs that are `wanted`, and whether there is one."""
     parser = _Parser(prog=_NAME, description="Run containers of OCI bundles.")
     parser.add_argument("-v", "--version", action="version", version=version)
-    parser.add_argument("--root", type=Path, help="directory of the containers' state")
-    parser.add_argument("--log", type=Path, help="file that errors and warnings are added to")
+    parser.add_argument("--root", type=_path, help="directory of the containers' state")
+    parser.add_argument("--log", type=_path, help="file that errors and warnings are added to")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--systemd-cgroup", action="store_true", help=argparse.SUPPRESS)
@@ -105,7 +111,7 @@ def _parser(version: str, wanted: Callable[[str], bool]) -> tuple[_Parser, bool]
     listing.add_argument("-f", "--format", choices=("table", "json"), default="table")
     listing.add_argument("-q", "--quiet", action="store_true", help="ids only")
     spec = verb("spec", "write a config.json to start from", container=False)
-    spec.add_argument("-b", "--bundle", type=Path, default=Path())
+    spec.add_argument("-b", "--bundle", type=_path, default=Path())
     spec.add_argument("--rootless", action="store_true", help="for the user who runs this, without root")
     verb("features", "print what this runtime can do, as JSON", container=False)
     _add_update(verb("update", "change limits of a container"))
@@ -125,7 +131,9 @@ class _Unnamed:
 
 
 def _add_update(parser: argparse.ArgumentParser | _Unnamed) -> None:
-    parser.add_argument("-r", "--resources", metavar="FILE", help="linux.resources as JSON; - for stdin")
+    parser.add_argument(
+        "-r", "--resources", type=_path, metavar="FILE", help="linux.resources as JSON; - for stdin"
+    )
     for name, text in (
         ("blkio-weight", "weight of block devices, 10 to 1000"),
         ("cpu-period", "microseconds"),
@@ -150,7 +158,7 @@ def _add_update(parser: argparse.ArgumentParser | _Unnamed) -> None:
 
 
 def _add_making(parser: argparse.ArgumentParser | _Unnamed) -> None:
-    parser.add_argument("-b", "--bundle", type=Path, default=Path(), help="directory with config.json")
+    parser.add_argument("-b", "--bundle", type=_path, default=Path(), help="directory with config.json")
     parser.add_argument(
         "--no-pivot", action="store_true", help="lay the root over the host's, where that is a ramfs"
     )
@@ -159,8 +167,8 @@ def _add_making(parser: argparse.ArgumentParser | _Unnamed) -> None:
 
 
 def _add_outside(parser: argparse.ArgumentParser | _Unnamed) -> None:
-    parser.add_argument("--console-socket", type=Path, help="socket that gets the terminal's master")
-    parser.add_argument("--pid-file", type=Path, help="file that gets the process id")
+    parser.add_argument("--console-socket", type=_path, help="socket that gets the terminal's master")
+    parser.add_argument("--pid-file", type=_path, help="file that gets the process id")
     parser.add_argument(
         "--preserve-fds", type=int, default=0, metavar="N", help="pass on N descriptors, from 3 up"
     )
@@ -172,7 +180,7 @@ def _add_exec(parser: argparse.ArgumentParser | _Unnamed) -> None:
     parser.add_argument("-t", "--tty", action="store_true", help="with a terminal of its own")
     parser.add_argument("-u", "--user", metavar="UID[:GID]")
     parser.add_argument("-g", "--additional-gids", type=int, action="append", default=[], metavar="GID")
-    parser.add_argument("-p", "--process", type=Path, help="file with the whole process, as JSON")
+    parser.add_argument("-p", "--process", type=_path, help="file with the whole process, as JSON")
     parser.add_argument("-d", "--detach", action="store_true", help="do not wait for its end")
     parser.add_argument("--no-new-privs", action="store_true")
     parser.add_argument("-c", "--cap", action="append", default=[], help="capability to add")

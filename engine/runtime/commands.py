@@ -5,17 +5,15 @@ import os
 import select
 import signal
 import stat
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from engine.base import jsonio
 from engine.base.errors import Conflict, InvalidArgument, NotFound, NotSupported
 from engine.kernel import process as kernel
-from engine.runtime import birth, console, hooks, inherited
+from engine.runtime import birth, console, hooks, inherited, reading, validate
 from engine.runtime import delete as ending
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.create import create, prepare
@@ -31,7 +29,6 @@ from engine.spec.runtime import Capabilities, Process, Resources, Spec, User
 _STDIO = Stdio(0, 1, 2)
 _WAIT_ALL = 0x40000000  # __WALL
 _END_TIMEOUT_MS = 5000
-_SPEC_MAX_BYTES = 16 << 20
 _OPTION_REASONS = {
     "systemd_cgroup": "control groups are managed directly",
     "no_new_keyring": "every container has a key ring of its own",
@@ -163,17 +160,10 @@ def _read_spec(bundle: Path) -> tuple[bytes, Spec]:
     """Return `config.json` of a bundle, whatever may lie there in its place."""
     path = bundle / "config.json"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        text = reading.contents(path)
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidArgument(f"not a bundle: {path} does not exist") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise InvalidArgument(f"not a bundle: {path} is not a file")
-    with os.fdopen(fd, "rb") as file:
-        text = file.read(_SPEC_MAX_BYTES + 1)
-    if len(text) > _SPEC_MAX_BYTES:
-        raise InvalidArgument(f"{path}: larger than {_SPEC_MAX_BYTES} bytes")
-    return text, jsonio.decode(text, Spec, noun=str(path))
+    return text, reading.decode(text, Spec, noun=str(path))
 
 
 def _check_console(process: Process | None, socket_path: Path | None, *, detached: bool) -> None:
@@ -198,9 +188,17 @@ def _tell_outside(created: Created, flags: Namespace) -> None:
         console.send_master(flags.console_socket, created.terminal_fd)
         os.close(created.terminal_fd)
     if flags.pid_file is not None:
-        fresh = flags.pid_file.with_name(f".{flags.pid_file.name}")
-        fresh.write_text(str(created.pid), encoding="ascii")
-        fresh.replace(flags.pid_file)
+        _write_pid(flags.pid_file, created.pid)
+
+
+def _write_pid(path: Path, pid: int) -> None:
+    """Put `pid` into the file `path`, whole or not at all; what is there and no file stays as it is."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidArgument(f"--pid-file: not a file: {path}")
+    fresh = path.with_name(f".{path.name}")
+    fresh.write_text(str(pid), encoding="ascii")
+    fresh.replace(path)
 
 
 def _abandon(created: Created, container: Container, warn: Callable[[str], None]) -> None:
@@ -218,7 +216,7 @@ def _end_child(created: Created) -> None:
 
 def _forget(container: Container, cgroup: str, warn: Callable[[str], None]) -> None:
     found = None
-    with contextlib.suppress(FileNotFoundError, InvalidArgument):  # damaged: it must go all the same
+    with contextlib.suppress(OSError, InvalidArgument):  # damaged: it must go all the same
         found = _hooks_of(container, container.state().bundle)
     ending.delete(cgroup, container.path)
     container.remove()
@@ -284,9 +282,9 @@ def delete(context: Context) -> int:
         if force:
             return 0
         raise
-    if container.status() is Status.CREATING:
+    if not _is_complete(container):
         if not force:
-            container.state()  # says that it is not complete
+            container.state()  # says what is wrong
         _forget_incomplete(container)
         return 0
     found = container.state() if force else container.demand("delete")
@@ -294,6 +292,15 @@ def delete(context: Context) -> int:
         _end_init(container)
     _forget(container, found.cgroup, context.warn)
     return 0
+
+
+def _is_complete(container: Container) -> bool:
+    """Tell whether its making came to an end, and left a state that names a control group."""
+    try:
+        cgroup_at(container.state().cgroup)
+    except (Conflict, InvalidArgument):
+        return False
+    return True
 
 
 def _end_init(container: Container) -> None:
@@ -307,15 +314,15 @@ def _end_init(container: Container) -> None:
 
 
 def _forget_incomplete(container: Container) -> None:
-    """Remove a container whose making was cut short: its control group is known by its spec.
+    """Remove a container whose making was cut short, or whose state is damaged: its spec names its group.
 
-    Its poststop hooks do not run: what they would be told of it was never written.
+    Its poststop hooks do not run: what they would be told of it is not known.
     """
-    with contextlib.suppress(FileNotFoundError, InvalidArgument, NotSupported):
-        ending.delete(
-            container.spec().linux.cgroups_path or f"/pyengine/{container.id}",
-            container.path,
-        )
+    path = ""
+    with contextlib.suppress(OSError, InvalidArgument):
+        path = container.spec().linux.cgroups_path
+    with contextlib.suppress(InvalidArgument, NotSupported):
+        ending.delete(path or f"/pyengine/{container.id}", container.path)
     container.remove()
 
 
@@ -347,13 +354,13 @@ def update(context: Context) -> int:
 
 def _change(flags: Namespace) -> Resources:
     change = asked(flags)
-    if flags.resources is None:
-        return change
-    if change != Resources():
-        raise InvalidArgument("--resources and other limits at once", hint="give one of them")
-    if flags.resources == "-":
-        return jsonio.decode(sys.stdin.buffer.read(), Resources, noun="resources")
-    return jsonio.read(Path(flags.resources), Resources)
+    if flags.resources is not None:
+        if change != Resources():
+            raise InvalidArgument("--resources and other limits at once", hint="give one of them")
+        path = Path("/proc/self/fd/0") if str(flags.resources) == "-" else flags.resources
+        change = reading.document(path, Resources)
+    validate.check(change, "linux.resources")
+    return change
 
 
 def execute(context: Context) -> int:
@@ -398,7 +405,7 @@ def exec_process(flags: Namespace, spec: Spec) -> Process:
         InvalidArgument: there is nothing to execute, or a value is malformed.
     """
     if flags.process is not None:
-        return jsonio.read(flags.process, Process)
+        return reading.document(flags.process, Process)
     words = tuple(flags.args[1:] if flags.args[:1] == ["--"] else flags.args)
     if not words or spec.process is None:
         raise InvalidArgument("exec: no command given")

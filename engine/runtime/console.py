@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engine.base.errors import Unavailable
+from engine.base.unixsocket import short_address
 from engine.kernel import tty
 from engine.runtime.model import Created
 
@@ -45,7 +46,8 @@ def send_master(path: Path, master_fd: int) -> None:
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
         try:
-            sock.connect(str(path))
+            with short_address(Path(os.path.abspath(path))) as address:
+                sock.connect(address)
             rights = array.array("i", [master_fd])
             sock.sendmsg([b"/dev/ptmx"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except OSError as err:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from engine.base.errors import InvalidArgument
 from engine.runtime import defaults
 from engine.runtime.store import Container, Status
 from engine.spec.runtime import (
@@ -65,8 +66,14 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def processes_table(listing: str, pids: Iterable[int]) -> str:
-    """Return the lines of `ps -ef` for `pids`, with the head."""
-    head, *lines = listing.splitlines()
+    """Return the lines for `pids` of what ps(1) printed, with the head.
+
+    Raises:
+        InvalidArgument: no column of it is the process id.
+    """
+    head, *lines = listing.splitlines() or [""]
+    if "PID" not in head.split():
+        raise InvalidArgument("ps: its output has no column PID", hint="give options that print it, as -ef")
     column = head.split().index("PID")
     wanted = {str(pid) for pid in pids}
     kept = (line for line in lines if line.split(None, column + 1)[column] in wanted)

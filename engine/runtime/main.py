@@ -30,6 +30,7 @@ from engine.spec.runtime import OCI_VERSION
 _VERSION_TEXT = f"pyengine-oci version {VERSION}\nspec: {OCI_VERSION}"
 _PS_TIMEOUT_S = 10.0
 _INTERRUPTED = 128
+_LINE_MAX = 900
 
 
 class _Interrupted(BaseException):
@@ -42,12 +43,12 @@ class _Interrupted(BaseException):
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
-    journal = _Journal(None, "text")
+    journal = _Journal()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         flags = arguments.parse(sys.argv[1:] if words is None else words, _VERSION_TEXT)
-        journal = _Journal(flags.log, flags.log_format)
+        journal.open(flags.log, flags.log_format)
         return _dispatch(flags, journal)
     except _Interrupted as err:
         return _INTERRUPTED + err.number
@@ -81,9 +82,24 @@ def _dispatch(flags: Namespace, journal: "_Journal") -> int:
 class _Journal:
     """Where errors and warnings go: standard error, and the log that was asked for."""
 
-    def __init__(self, path: Path | None, style: str) -> None:
-        self._path = path
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self._style = "text"
+
+    def open(self, path: Path | None, style: str) -> None:
+        """Write to the file `path` as well from now on.
+
+        Raises:
+            InvalidArgument: it cannot be written: nothing is done that nobody would be told of.
+        """
         self._style = style
+        if path is None:
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            self._fd = os.open(path, flags, 0o600)
+        except OSError as err:
+            raise InvalidArgument(f"--log: {path}: {(err.strerror or '').lower()}") from err
 
     def error(self, text: str) -> None:
         """Tell why this process fails."""
@@ -94,31 +110,35 @@ class _Journal:
         self._tell("warning", text)
 
     def _tell(self, level: str, text: str) -> None:
-        line = text.replace("\n", " ")
-        if self._path is not None:
-            self._log(self._path, level, line)
+        line = _one_line(text)
+        if self._fd is not None:
+            self._log(self._fd, level, line)
         mark = "" if level == "error" else f"{level}: "
-        self._say(f"{mark}{line}")
+        # containerd gives a container without streams a /dev/null that is open for reading only.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"pyengine-oci: {mark}{line}\n")
 
-    def _log(self, path: Path, level: str, line: str) -> None:
+    def _log(self, fd: int, level: str, line: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         record = jsonio.encode({"level": level, "msg": line, "time": stamp}) + b"\n"
         if self._style == "text":
             record = f'time="{stamp}" level={level} msg={jsonio.encode(line).decode()}\n'.encode()
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, record)
-            finally:
-                os.close(fd)
-        except OSError as err:
-            self._say(f"log {path}: {(err.strerror or '').lower()}")
+        with contextlib.suppress(OSError):  # the disk is full, say: standard error has it
+            os.write(fd, record)
 
-    @staticmethod
-    def _say(line: str) -> None:
-        # containerd gives a container without streams a /dev/null that is open for reading only.
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"pyengine-oci: {line}\n")
+
+def _one_line(text: str) -> str:
+    """Return `text` for a terminal and a log: what an image or a caller chose cannot write to either."""
+    if len(text) > _LINE_MAX:
+        half = _LINE_MAX // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(map(_printable, text.replace("\n", " ")))
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def _print(document: object) -> int:
@@ -140,7 +160,12 @@ def _list(context: Context) -> int:
     if context.flags.quiet:
         sys.stdout.write("".join(f"{container.id}\n" for container in containers))
         return 0
-    found = [documents.state_document(container) for container in containers]
+    found = []
+    for container in containers:
+        try:
+            found.append(documents.state_document(container))
+        except (EngineError, OSError) as err:  # damaged: the others are there all the same
+            context.warn(f"{container.id}: {err}")
     if context.flags.format == "json":
         return _print(found)
     sys.stdout.write(documents.list_table(found))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.base.errors import InvalidArgument
+from engine.base import jsonio
 from engine.spec.runtime import OCI_VERSION
 
 
@@ -25,9 +25,6 @@ class State(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     cgroup: str
     created_ns: int
     annotations: dict[str, str] = {}
-
-
-_decoder = msgspec.json.Decoder(State)
 
 
 def start_time(pid: int) -> int | None:
@@ -82,7 +79,4 @@ def read(path: Path) -> State:
         FileNotFoundError: there is none.
         InvalidArgument: it is damaged.
     """
-    try:
-        return _decoder.decode(path.read_bytes())
-    except msgspec.DecodeError as err:
-        raise InvalidArgument(f"{path}: {err}") from err
+    return jsonio.read(path, State)

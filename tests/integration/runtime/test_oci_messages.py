@@ -38,16 +38,6 @@ def test_the_log_has_the_reason_where_standard_error_cannot_be_written(bundles: 
     assert (json.loads(line)["level"], json.loads(line)["msg"]) == ("error", "container does not exist: c")
 
 
-def test_a_log_that_cannot_be_written_takes_nothing_away(bundles: Bundles) -> None:
-    done = bundles.call("--log", "/nowhere/log", "state", "c")
-
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "pyengine-oci: log /nowhere/log: no such file or directory",
-        "pyengine-oci: container does not exist: c",
-    ]
-
-
 def test_the_version_is_told_in_the_form_that_dockerd_parses(bundles: Bundles) -> None:
     first, second = bundles.ok("--version").splitlines()
 
