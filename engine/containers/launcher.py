@@ -182,7 +182,7 @@ class Launcher:
             source = str(self._core.volumes.source_path(point.name))
         options = ["rbind" if point.recursive else "bind", point.propagation or "rprivate"]
         if not point.rw:
-            options.append("ro")
+            options.append("rro" if point.recursive else "ro")  # as docker: what is mounted below counts
         return spec.user_mount(point.destination, "bind", source, options)
 
     def _write_etc(self, container: Container, sandbox: Sandbox) -> Mapping[str, Path]:

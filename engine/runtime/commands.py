@@ -265,7 +265,7 @@ def signal_number(text: str) -> int:
         InvalidArgument: it is none of a signal.
     """
     name = text.upper()
-    if name.isdecimal() and 0 < int(name) < signal.NSIG:
+    if name.isascii() and name.isdecimal() and 0 < int(name) < signal.NSIG:
         return int(name)
     found = getattr(signal.Signals, name if name.startswith("SIG") else f"SIG{name}", None)
     if found is None:
@@ -427,7 +427,7 @@ def exec_process(flags: Namespace, spec: Spec) -> Process:
 
 def _user(text: str, base: User) -> User:
     uid, colon, gid = text.partition(":")
-    if not (uid.isdecimal() and (gid.isdecimal() or not colon)):
+    if not (text.isascii() and uid.isdecimal() and (gid.isdecimal() or not colon)):
         raise InvalidArgument(f"invalid user: {text!r}", hint="give numbers, as 1000 or 1000:1000")
     return msgspec.structs.replace(base, uid=int(uid), gid=int(gid) if colon else base.gid)
 

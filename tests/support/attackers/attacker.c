@@ -2,6 +2,7 @@
  *
  *   swap DIRECTORY NAME...   exchange each NAME with NAME.link, for ever
  *   hold FD                  wait until the file of FD can be written, and overwrite it; or tell why it never can
+ *   compat                   make a system call by the ways of 32-bit and x32 programs
  *   terminal                 put characters into the terminal that it does not have, by each way there is
  *   scan                     look for what processes that come in have of the outside, for ever; /found tells
  */
@@ -126,6 +127,18 @@ static int terminal(void)
 	return 0;
 }
 
+static int compat(void)
+{
+#ifdef __x86_64__
+	long result;
+
+	__asm__ volatile("int $0x80" : "=a"(result) : "a"(20) : "memory"); /* getpid */
+	printf("%s\n", result < 0 ? strerrorname_np(-result) : "done");
+	printf("%s\n", syscall(0x40000000 | SYS_getpid) < 0 ? strerrorname_np(errno) : "done");
+#endif
+	return 0;
+}
+
 int main(int count, char **words)
 {
 	if (count > 3 && !strcmp(words[1], "swap") && chdir(words[2]) == 0)
@@ -136,5 +149,7 @@ int main(int count, char **words)
 		scan();
 	if (count == 2 && !strcmp(words[1], "terminal"))
 		return terminal();
+	if (count == 2 && !strcmp(words[1], "compat"))
+		return compat();
 	return 2;
 }
