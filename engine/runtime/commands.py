@@ -30,6 +30,8 @@ _STDIO = Stdio(0, 1, 2)
 _WAIT_ALL = 0x40000000  # __WALL
 _END_TIMEOUT_MS = 5000
 _OPTION_REASONS = {
+    "criu": "there is no checkpoint and no restore",
+    "ignore_paused": "a process that joins a paused container waits with it",
     "systemd_cgroup": "control groups are managed directly",
     "no_new_keyring": "every container has a key ring of its own",
     "process_label": "SELinux labels are not supported",
@@ -59,6 +61,9 @@ def refuse_unsupported(flags: Namespace) -> None:
     for name, reason in _OPTION_REASONS.items():
         if getattr(flags, name, None):
             raise NotSupported(f"--{name.replace('_', '-')} is not supported: {reason}")
+    if flags.rootless_mode != "auto":
+        mode = validate.shown(flags.rootless_mode)
+        raise NotSupported(f"--rootless {mode} is not supported: it is found out by itself")
 
 
 def create_only(context: Context) -> int:
@@ -259,18 +264,21 @@ def kill(context: Context) -> int:
 
 
 def signal_number(text: str) -> int:
-    """Return the number of `9`, `KILL`, `SIGKILL` or `sigkill`.
+    """Return the number of `9`, `KILL`, `SIGKILL`, `sigkill` or `RTMIN+3`.
 
     Raises:
         InvalidArgument: it is none of a signal.
     """
-    name = text.upper()
-    if name.isascii() and name.isdecimal() and 0 < int(name) < signal.NSIG:
-        return int(name)
-    found = getattr(signal.Signals, name if name.startswith("SIG") else f"SIG{name}", None)
-    if found is None:
-        raise InvalidArgument(f"unknown signal: {text!r}")
-    return int(found)
+    if text.isascii() and text.isdecimal() and 0 < int(text) < signal.NSIG:
+        return int(text)
+    name, sign, steps = text.upper().removeprefix("SIG").partition("+")
+    found = getattr(signal.Signals, f"SIG{name}", None)
+    if found is not None and not sign:
+        return int(found)
+    last = signal.SIGRTMAX - signal.SIGRTMIN
+    if found == signal.SIGRTMIN and steps.isdecimal() and steps.isascii() and int(steps) <= last:
+        return int(found) + int(steps)
+    raise InvalidArgument(f"unknown signal: {validate.shown(text)}")
 
 
 def delete(context: Context) -> int:

@@ -1,8 +1,10 @@
 """What `pyengine-oci` prints: states, tables, a first config.json."""
 
 import os
+import pwd
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -48,8 +50,16 @@ def state_document(container: Container) -> dict[str, object]:
         "rootfs": os.path.join(found.bundle, root.path) if root else "",
         "created": f"{created}.{found.created_ns % 10**9:09d}Z",
         "annotations": found.annotations,
-        "owner": "root",
+        "owner": _owner(container.path),
     }
+
+
+def _owner(path: Path) -> str:
+    uid = path.stat().st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def list_table(documents: Iterable[dict[str, object]]) -> str:
