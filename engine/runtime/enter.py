@@ -244,7 +244,7 @@ def report(line: InitLine, progress: Progress, err: BaseException) -> None:
         number = err.errno or 0
         if progress.said:
             text = f"{text}: {progress.said}" if text else progress.said
-        elif number == 0 or isinstance(err, OutsideRoot):
+        elif number == 0 or isinstance(err, OutsideRoot | program.OwnExecutable):
             text = f"{text}: {err.strerror}"
     else:
         text = f"{text}: {err!r}"

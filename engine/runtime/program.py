@@ -14,6 +14,10 @@ _SHEBANG_BYTES = 256
 _INTERPRETERS = 5  # what the kernel follows
 
 
+class OwnExecutable(PermissionError):
+    """The program is this very interpreter."""
+
+
 def parse_environment(pairs: tuple[str, ...]) -> dict[str, str]:
     """Return the environment; of two values for one name the last one wins."""
     environment: dict[str, str] = {}
@@ -63,12 +67,12 @@ def refuse_own_executable(path: str, own: tuple[int, int]) -> None:
     (CVE-2019-5736).
 
     Raises:
-        PermissionError: `path` leads to the file `own` (device, inode).
+        OwnExecutable: `path` leads to the file `own` (device, inode).
     """
     for _ in range(_INTERPRETERS):
         found = os.stat(path)
         if (found.st_dev, found.st_ino) == own:
-            raise PermissionError(errno.EACCES, "refused: the engine's own executable", path)
+            raise OwnExecutable(errno.EACCES, "it is the engine's own executable", path)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError:  # may be executable without being readable; then it is no script

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.base import jsonio
+from engine.containers.shims import StartFailed
 from engine.spec.runtime import Process
 from tests.support.attacker import copy_interpreter, install_attacker, install_loader, swapping
 from tests.support.ocibundle import Bundles
@@ -111,6 +112,28 @@ def test_a_program_that_turns_into_our_own_does_not_overwrite_it(
 
     assert said == (b"EROFS\n" if mode == "protected" else b"overwritten\n")
     assert (digest(python) == before) is (mode == "protected")
+
+
+def test_who_asks_for_our_own_executable_is_refused_by_name(lab: Lab) -> None:
+    """As a program and as the interpreter of a script, of a container and of an exec."""
+    for name, text in (("script", "#!/proc/self/exe\n"), ("second", "#! /bin/script -x\n")):
+        (lab.rootfs / "bin" / name).write_text(text)
+        (lab.rootfs / "bin" / name).chmod(0o755)
+    (lab.rootfs / "bin/link").symlink_to("/proc/self/exe")
+    programs = ("/proc/self/exe", "/proc/thread-self/exe", "link", "script", "/bin/second")
+
+    async def story() -> None:
+        shim = await lab.spawn("sleep", "1000")
+        await shim.start()
+        for number, program in enumerate(programs):
+            refused = f"look up {program}: it is the engine's own executable: permission denied"
+            with pytest.raises(StartFailed, match=refused):
+                await lab.spawn(program)
+            with pytest.raises(StartFailed, match=refused):
+                await shim.exec_start(f"e{number}", lab.process(program))
+        await shim.delete()
+
+    lab.go(story)
 
 
 def test_who_enters_containers_executes_what_cannot_be_written(lab: Lab, bundles: Bundles) -> None:
