@@ -29,6 +29,46 @@ def traced(pid: int, path: Path) -> Iterator[None]:
             tracer.wait(TIMEOUT_S)
 
 
+@contextlib.contextmanager
+def killing(pid: int, call: str, nth: int, path: Path, *, follow: bool = False) -> Iterator[None]:
+    """End with SIGKILL whoever makes the `nth` system call `call`: `pid`, or with `follow` what it forks too.
+
+    The block lets it happen; after it `path` shows that it did. Each process counts its own calls.
+    """
+    argv = ["strace", *(["-f"] if follow else []), "-p", str(pid), "-o", str(path), *_fault(call, nth)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE) as tracer:
+        assert tracer.stderr is not None
+        assert b"attached" in tracer.stderr.readline()
+        try:
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.stderr.read()
+            tracer.wait(TIMEOUT_S)
+    assert was_killed(path), f"nobody made {call} {nth} times"
+
+
+def run_killed(argv: list[str], call: str, nth: int, path: Path, *, follow: bool) -> None:
+    """Run `argv` with that fault; what it says and how it ends is of no matter."""
+    command = ["strace", *(["-f"] if follow else []), "-o", str(path), *_fault(call, nth), *argv]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=null, stdout=null, stderr=null) as tracer:
+        try:
+            tracer.wait(TIMEOUT_S)
+        finally:
+            tracer.kill()
+    assert was_killed(path), f"nobody made {call} {nth} times"
+
+
+def was_killed(path: Path) -> bool:
+    """Tell whether a traced process was ended by SIGKILL."""
+    return "+++ killed by SIGKILL +++" in path.read_text(encoding="utf-8", errors="replace")
+
+
+def _fault(call: str, nth: int) -> list[str]:
+    return ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={nth}"]
+
+
 def trace_to_end(argv: list[str], path: Path) -> int:
     """Run `argv` to its end under strace; return its exit status."""
     command = ["strace", "-f", "-s", "4096", "-o", str(path), "-e", f"trace={_CALLS}", *argv]
