@@ -1,21 +1,34 @@
 """The line between the runtime and the process that becomes a container's.
 
     runtime (create, enter)                   init
-      clone3 ---------------------------------> own namespaces; into its cgroup (born there, but on v1)
-      writes its id maps
-      MAPPED ---------------------------------> (waits for it in a new user namespace) its root; sealed
-                                                mounts, devices, pivot_root
-      <------------------------------ MOUNTED   when hooks of the host are to run: it waits, before pivot_root
-      HOOKED ---------------------------------> they have run
+      clone3 ---------------------------------> new namespaces; its control group
+                                                sealed: imports nothing now, and ends with its maker
+      writes its id maps                        only in a new user namespace, where it is sealed after this:
+      MAPPED ---------------------------------> it becomes root of the namespace
+                                                host name, mounts, devices
+      <------------------------------ MOUNTED   when hooks of the host are to run (prestart, createRuntime)
+      HOOKED ---------------------------------> they have run; its own createContainer hooks
       <---------------------- TERMINAL + fd     when a terminal was asked for
-      <---------------------------- WARNING     any number
-      <------------------------------ READY     user, capabilities, cwd are set, the program is found
-    start                                       waits
-      START ----------------------------------> seccomp, execve
-      <---------------------- LISTENER + fd     when calls are for an agent to answer: seccomp is loaded
-      TAKEN ----------------------------------> the agent has it
+                                                sysctls, masked paths, pivot_root; limits, user, cwd, program
+      <---------------------------- WARNING     any number, until it is ready
+      <------------------------------ READY     created: it lives on without its maker, and waits
+
+    start (perhaps another process)
+      START ----------------------------------> startContainer hooks; capabilities, seccomp
+      <---------------------- LISTENER + fd     when calls are for an agent to answer: the filter is loaded
+      TAKEN ----------------------------------> the agent has it; execve
       <------------------------- end of file    the program runs: execve closed the line
       <------------------------------ ERROR     at any moment instead: step, errno, text; init ends
+
+Where another process starts it, init waits at start.sock of the container's state. What connects there is
+the line from then on; the first one is closed.
+
+In a user namespace that exists already the runtime cannot clone and come back. A process between the two
+joins it, makes init as its sibling, so a child of the runtime, and ends; there is no MAPPED.
+
+exec is the same line without MAPPED, MOUNTED and hooks: the child makes nothing, but joins the namespaces
+of the container's process by setns. The PID namespace takes effect for children only, so the runtime
+joins that around the clone.
 
 Each message is one packet of a SOCK_SEQPACKET pair: a letter, then its body.
 The errno and texts of ERROR are formatted by the runtime, outside the container.
