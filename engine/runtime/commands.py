@@ -127,6 +127,7 @@ def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Co
     flags = context.flags
     given = inherited.given(flags.preserve_fds, os.environ, context.warn)
     bundle = flags.bundle.absolute()
+    _refuse_unspeakable(bundle)
     text, spec = _read_spec(bundle)
     if flags.no_pivot:
         context.warn("--no-pivot: the host's mounts stay below the root of the container")
@@ -169,6 +170,14 @@ def _read_spec(bundle: Path) -> tuple[bytes, Spec]:
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidArgument(f"not a bundle: {path} does not exist") from None
     return text, reading.decode(text, Spec, noun=str(path))
+
+
+def _refuse_unspeakable(bundle: Path) -> None:
+    """Refuse a path that no JSON can hold: the state, and what hooks are told, name it."""
+    try:
+        str(bundle).encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"bundle: its path is not UTF-8: {validate.shown(str(bundle))}") from None
 
 
 def _check_console(process: Process | None, socket_path: Path | None, *, detached: bool) -> None:

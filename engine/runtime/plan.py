@@ -38,7 +38,7 @@ NAMESPACES = {
 }
 _TERMINAL_MAX = (1 << 16) - 1
 OCI_VERSION_MIN = "1.0.0"
-_INFINITY = (1 << 64) - 1
+_RLIMIT_MAX = (1 << 63) - 1  # what Python hands on; no count comes near
 _CLOCKS = frozenset({"monotonic", "boottime"})
 
 
@@ -339,4 +339,4 @@ def _rlimit(limit: Rlimit) -> tuple[int, int, int]:
 
 
 def _infinite(value: int) -> int:
-    return resource.RLIM_INFINITY if value == _INFINITY else value
+    return resource.RLIM_INFINITY if value > _RLIMIT_MAX else value

@@ -39,6 +39,7 @@ _PATH_MAX = 4095
 _LINE_MAX = 4095
 _INTERFACE_MAX = 15
 _ARGUMENT_MAX = 32 * 4096  # MAX_ARG_STRLEN, with the final NUL
+_GROUPS_MAX = 65536  # NGROUPS_MAX
 _SHOWN_MAX = 64
 
 _RANGES: Mapping[str, tuple[int, int]] = {
@@ -106,6 +107,7 @@ _BESIDES: Mapping[str, tuple[int, ...]] = {  # what else stands for no limit
     "WeightDevice.weight": (0,),
     "WeightDevice.leafWeight": (0,),
 }
+_LENGTHS: Mapping[str, int] = {"User.additionalGids": _GROUPS_MAX}  # of lists
 _PROPAGATIONS = frozenset({"private", "shared", "slave", "unbindable"})
 _RECURSIVE = frozenset(f"r{kind}" for kind in _PROPAGATIONS)
 _VERSION = r"[0-9]+\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.+-]+)?"
@@ -270,6 +272,8 @@ def _check(value: object, rule: str, path: str) -> None:
     if isinstance(value, str):
         _refuse(path, value, _wrong_text(rule, value))
     elif isinstance(value, tuple):
+        if len(value) > _LENGTHS.get(rule, len(value)):
+            raise InvalidArgument(f"{path}: {len(value)} of them, more than {_LENGTHS[rule]}")
         below = f"{rule}[]"
         for index, item in enumerate(value):
             _check(item, below, f"{path}[{index}]")

@@ -237,6 +237,13 @@ def test_a_bundle_that_is_none_is_refused(caller: Caller, kind: str) -> None:
         caller.refused("spec", "--bundle", path, naming=(path[-20:] or "names no file",))
 
 
+def test_a_bundle_whose_path_is_no_text_is_refused(caller: Caller) -> None:
+    path = caller.base / "\udcff\n\x1b"
+    shutil.copytree(caller.base / "bundle", path)
+
+    caller.refused("run", "--bundle", str(path), ID, naming=("its path is not UTF-8",))
+
+
 @pytest.mark.parametrize("kind", ["text", "pipe", "loop", "below", "device", "long", "empty"])
 def test_a_state_root_that_is_none_is_refused(caller: Caller, kind: str) -> None:
     path = places(caller.base)[kind]

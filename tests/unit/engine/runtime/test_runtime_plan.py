@@ -173,6 +173,15 @@ def test_capabilities_that_the_engine_lacks_are_left_out_with_a_warning() -> Non
     assert masks.warnings == ("capabilities left out, the engine has none of them itself: CAP_SYS_RESOURCE",)
 
 
+def test_a_limit_that_no_count_reaches_is_none() -> None:
+    limits = [
+        _plan(_process(rlimits=(Rlimit(type="RLIMIT_NOFILE", hard=hard, soft=3),))).first.rlimits
+        for hard in ((1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+    ]
+
+    assert limits == [((7, 3, (1 << 63) - 1),), ((7, 3, -1),), ((7, 3, -1),)]
+
+
 def test_offsets_of_a_new_time_namespace_become_lines() -> None:
     made = _plan(_timed({"monotonic": TimeOffset(secs=-5, nanosecs=7)}))
 

@@ -55,6 +55,12 @@ def test_a_file_of_the_control_group_is_one_name(resources: Resources) -> None:
         validate.check(resources, "linux.resources")
 
 
+def test_a_process_has_no_more_groups_than_the_kernel_takes() -> None:
+    validate.check(User(additional_gids=(1,) * 65536), "process.user")
+    with pytest.raises(InvalidArgument, match=r"^process\.user\.additionalGids: 65537 of them"):
+        validate.check(User(additional_gids=(1,) * 65537), "process.user")
+
+
 @pytest.mark.parametrize("quota", [-1, 0, 1000])
 def test_no_limit_has_numbers_of_its_own(quota: int) -> None:
     validate.check(Resources(cpu=Cpu(quota=quota)), "linux.resources")
