@@ -23,7 +23,6 @@ from engine.runtime.hooks import HookPlan
 from engine.runtime.listener import agent_of
 from engine.runtime.model import Created, Stdio
 from engine.runtime.store import Container, Status, Store
-from engine.runtime.update import asked, updated
 from engine.spec.runtime import Capabilities, Process, Resources, Spec, User
 
 _STDIO = Stdio(0, 1, 2)
@@ -357,6 +356,8 @@ def resume(context: Context) -> int:
 
 def update(context: Context) -> int:
     """Change limits."""
+    from engine.runtime.update import updated  # noqa: PLC0415 (of this verb only)
+
     container = context.container()
     found = container.demand("update")
     change = _change(context.flags)
@@ -370,6 +371,8 @@ def update(context: Context) -> int:
 
 
 def _change(flags: Namespace) -> Resources:
+    from engine.runtime.update import asked  # noqa: PLC0415 (of this verb only)
+
     change = asked(flags)
     if flags.resources is not None:
         if change != Resources():

@@ -1,9 +1,9 @@
 """Load the libraries of `pyengine-oci` without what they import and this program never calls.
 
-msgspec knows UUIDs, decimals, YAML and TOML; pathlib makes URLs; argparse translates. Importing what all
-that takes is a fifth of this program's start, and each verb starts it. So while they load they find
-stand-ins, which are gone afterwards: whoever imports one of those modules later gets the real one. A
-library that asks a stand-in for more than there is loads once more, with the real ones.
+msgspec knows UUIDs, decimals, YAML and TOML; pathlib makes URLs; argparse translates; socket sends files.
+Importing what all that takes is a fifth of this program's start, and each verb starts it. So while they load
+they find stand-ins, which are gone afterwards: whoever imports one of those modules later gets the real one.
+A msgspec that asks a stand-in for more than there is loads once more, with the real ones.
 """
 
 import sys
@@ -48,6 +48,7 @@ _FOR_OTHERS: Mapping[str, Mapping[str, object] | None] = {
     "urllib": {},
     "urllib.parse": {"quote_from_bytes": _quote},
     "gettext": {"gettext": _same, "ngettext": _one_of},
+    "selectors": {},
 }
 
 
@@ -56,6 +57,7 @@ def load() -> None:
     put = _put(_FOR_OTHERS)
     import argparse  # noqa: F401, PLC0415
     import pathlib  # noqa: F401, PLC0415
+    import socket  # noqa: F401, PLC0415
 
     _take_away(put)
     put = _put(_FOR_MSGSPEC)

@@ -3,8 +3,7 @@
 podman, containerd and dockerd may use it as their runtime. A failure is one
 line on standard error, and in the file given by `--log`, where they look for it.
 
-What only the verbs that print documents need is imported by them: `run` is
-waited for.
+What only single verbs need is imported by them: `run` is waited for.
 """
 
 import contextlib
@@ -19,7 +18,6 @@ from types import FrameType
 
 from engine.base import jsonio
 from engine.base.errors import AlreadyExists, EngineError, InvalidArgument, NotFound, NotSupported
-from engine.base.units import parse_duration_ns
 from engine.base.version import VERSION
 from engine.runtime import arguments, commands
 from engine.runtime.cgroups.select import cgroup_at
@@ -186,7 +184,8 @@ def _ps(context: Context) -> int:
 
 
 def _events(context: Context) -> int:
-    from engine.runtime import events  # noqa: PLC0415 (see above)
+    from engine.base.units import parse_duration_ns  # noqa: PLC0415 (see above)
+    from engine.runtime import events  # noqa: PLC0415
 
     container = context.container()
     interval_s = parse_duration_ns(context.flags.interval) / 1e9

@@ -11,6 +11,9 @@ import sys
 
 from engine.kernel import prctl
 
+_retired: list[
+    object
+] = []  # finders of modules, out of reach: to free what they know takes as long as all else
 _SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 
@@ -25,6 +28,7 @@ def seal() -> None:
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()
+    _retired.extend(sys.path_importer_cache.values())
     sys.path_importer_cache.clear()
 
 

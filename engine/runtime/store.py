@@ -12,7 +12,6 @@ import contextlib
 import enum
 import os
 import socket
-import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.state import State
 from engine.spec.runtime import Spec
 
-_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_+-.")
+_ID_SIGNS = "_+-."  # besides letters and digits
 _ID_MAX = 255
 NOT_RUNNING = "container not running"
 """runc's words for a container that has ended, which containerd looks for after a kill."""
@@ -231,7 +230,8 @@ class Store:
         return [Container(name, self._root / name) for name in names if (self._root / name).is_dir()]
 
     def _at(self, container_id: str) -> Container:
-        plain = _ID_CHARACTERS.issuperset(container_id) and container_id not in ("", ".", "..")
+        plain = container_id.isascii() and all(sign.isalnum() or sign in _ID_SIGNS for sign in container_id)
+        plain = plain and container_id not in ("", ".", "..")
         if not plain or len(container_id) > _ID_MAX:
             raise InvalidArgument(f"invalid container id: {container_id!r}")
         return Container(container_id, self._root / container_id)

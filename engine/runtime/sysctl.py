@@ -7,8 +7,6 @@ Source: OCI runtime-spec 1.2.0, config-linux.md, "Sysctl"; ipc_namespaces(7),
 network_namespaces(7), uts_namespaces(7), user_namespaces(7).
 """
 
-import string
-
 from engine.base.errors import InvalidArgument
 from engine.kernel.process import CloneFlag
 
@@ -21,7 +19,7 @@ _NAMES = {
     CloneFlag.NEWUTS: "uts",
     CloneFlag.NEWUSER: "user",
 }
-_LETTERS = frozenset(string.ascii_letters + string.digits + "_-.@:")  # interfaces have files, too
+_SIGNS = "_-.@:"  # besides letters and digits: interfaces have files, too
 _VALUE_MAX = 4095
 
 
@@ -32,9 +30,14 @@ def file_of(key: str) -> str:
         InvalidArgument: it is no key.
     """
     names = key.split("/") if "/" in key else key.split(".")
-    if len(names) < 2 or any(name in ("", ".", "..") or not _LETTERS.issuperset(name) for name in names):  # noqa: PLR2004 (a directory and a file)
+    if len(names) < 2 or not all(_is_plain(name) for name in names):  # noqa: PLR2004 (a directory and a file)
         raise InvalidArgument(f"invalid sysctl: {key!r}")
     return "/".join(names)
+
+
+def _is_plain(name: str) -> bool:
+    signs = name.isascii() and all(sign.isalnum() or sign in _SIGNS for sign in name)
+    return signs and name not in ("", ".", "..")
 
 
 def kind_of(file: str) -> CloneFlag:

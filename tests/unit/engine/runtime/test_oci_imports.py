@@ -17,7 +17,18 @@ UNWANTED = {
         "subprocess",
         "threading",
     ),
-    *("decimal", "gettext", "msgspec.inspect", "platform", "textwrap", "urllib.parse", "uuid"),
+    *(
+        "decimal",
+        "engine.runtime.update",
+        "gettext",
+        "msgspec.inspect",
+        "platform",
+        "selectors",
+        "string",
+        "textwrap",
+        "urllib.parse",
+        "uuid",
+    ),
 }
 
 
