@@ -77,7 +77,9 @@ def main(daemon_fd: int) -> None:
             return
         for message, message_fds in reader.feed(data, fds):
             if isinstance(message, Spawn) and len(message_fds) == 1:
-                _spawn(message, message_fds[0])
+                # Kept until the next: what is freed after a fork is written, and then the shim's alone.
+                _kept = None
+                _kept = _spawn(message, message_fds[0])
             close_all(message_fds)
 
 
@@ -109,7 +111,8 @@ def _warm_up() -> None:
         loop.close()
 
 
-def _spawn(message: Spawn, connection_fd: int) -> None:
+def _spawn(message: Spawn, connection_fd: int) -> Prepared | None:
+    """Fork a shim; return what it shares with this process."""
     received_ns = time.monotonic_ns()
     timeline = Timeline(message.request.trace)
     if message.request.trace:
@@ -122,9 +125,10 @@ def _spawn(message: Spawn, connection_fd: int) -> None:
         text = f"cannot fork a shim: {os.strerror(err.errno or 0).lower()}"
         with socket.socket(fileno=os.dup(connection_fd)) as connection:
             connection.sendall(encode(Failed(id=0, kind="Unavailable", message=text)))
-        return
+        return None
     if pid == 0:
         _become_shim(message, prepared, connection_fd, timeline, planned_ns)
+    return prepared
 
 
 def _prepare(request: SpawnRequest) -> Prepared | None:
