@@ -10,7 +10,7 @@ import msgspec
 
 from engine.base import ids
 from engine.base.errors import InvalidArgument, NotFound, NotSupported
-from engine.containers import logoptions, mounts, restart, spec
+from engine.containers import limits, logoptions, mounts, restart, spec
 from engine.containers.model import Definition, MountPoint, now_ns, words
 from engine.containers.runtimes import BUILT_IN, INSTALLED, Runtimes
 from engine.images.documents import parse_platform
@@ -345,7 +345,7 @@ async def make_volumes(
 
 def online_processors() -> frozenset[int]:
     """Return the numbers of the machine's processors; blocking."""
-    return spec.number_list(_ONLINE.read_text(encoding="ascii"), "processors online")
+    return limits.number_list(_ONLINE.read_text(encoding="ascii"), "processors online")
 
 
 def find_init(host: HostConfig) -> Path | None:

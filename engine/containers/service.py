@@ -16,7 +16,7 @@ from engine.base import detachkeys, trace
 from engine.base.database import Database
 from engine.base.errors import AlreadyExists, Conflict, EngineError, InvalidArgument
 from engine.base.paths import Root, Run
-from engine.containers import creation, filters, logs, names, processes, recover, spec, view
+from engine.containers import creation, filters, limits, logs, names, processes, recover, spec, view
 from engine.containers.core import Core
 from engine.containers.events import EventBus
 from engine.containers.execs import Client, Execs
@@ -132,7 +132,7 @@ class ContainerService:
         image = self._core.images.resolve(request.image)
         creation.check_platform(image, request.image, platform)
         if request.host_config.nano_cpus or request.host_config.cpuset_cpus:
-            spec.check_processors(request.host_config, await asyncio.to_thread(creation.online_processors))
+            limits.check_processors(request.host_config, await asyncio.to_thread(creation.online_processors))
         if request.host_config.init:
             await asyncio.to_thread(creation.find_init, request.host_config)  # told now, not at the start
         definition = creation.define(request, chosen, image, self._mounts_of, self._core.runtimes)

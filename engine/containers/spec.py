@@ -13,27 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.errors import InvalidArgument, NotSupported
-from engine.containers import security
+from engine.containers import limits, security
 from engine.containers.model import Definition
 from engine.containers.syscalls import default_profile
 from engine.containers.users import Identity
 from engine.runtime import defaults
-from engine.spec.docker import DeviceMapping, HostConfig, Ulimit
+from engine.spec.docker import DeviceMapping, HostConfig
 from engine.spec.runtime import (
     OCI_VERSION,
     ConsoleSize,
-    Cpu,
     Device,
     DeviceRule,
     Linux,
-    Memory,
     Mount,
     Namespace,
     NamespaceType,
-    Pids,
     Process,
-    Resources,
-    Rlimit,
     Root,
     Spec,
     User,
@@ -43,11 +38,6 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 CGROUP_PARENT = "/pyengine"
 _INIT = "/sbin/docker-init"  # as docker has it
-_NANO_PERIOD = 100_000
-_NANO = 1_000_000_000
-_PERIOD_MIN_US, _PERIOD_MAX_US, _QUOTA_MIN_US = 1000, 1_000_000, 1000
-_PROCESSORS_MAX = 8192  # what a kernel can be built for
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z", re.ASCII)
 _SYSCTL = re.compile(r"[a-z0-9_]+(?:[./][a-z0-9_-]+)+\Z", re.ASCII)
 _SYSCTLS = frozenset(
     (
@@ -61,29 +51,7 @@ _SYSCTLS = frozenset(
         "kernel.shm_rmid_forced",
     )
 )
-_RLIMITS = frozenset(
-    (
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    )
-)
 _REPLACEABLE = frozenset(("/dev/shm", "/dev/mqueue"))  # noqa: S108 (defaults that a mount of the user's replaces)
-_MEMORY_MIN = 6 * 1024 * 1024
-_CGROUP_PARENT = re.compile(r"/?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*\Z", re.ASCII)
 
 # Fields of HostConfig that this engine does not act on, with the values that ask for nothing.
 _REFUSED: dict[str, tuple[object, ...]] = {
@@ -167,89 +135,13 @@ def refuse(definition_host: HostConfig) -> None:
         raise InvalidArgument(f"invalid PID mode: {host.pid_mode}")
     security.SecurityOptions(host.security_opt or ())
     security.capabilities(security.Mode.STRICT, host)
-    _check_limits(host)
-    _rlimits(host.ulimits or ())
+    limits.check(host)
+    limits.rlimits(host.ulimits or ())
     _sysctls(host, own_network=_has_own_network(host))
 
 
 def _joins(mode: str) -> bool:
     return mode.startswith("container:") and len(mode) > len("container:")
-
-
-def _check_memory(host: HostConfig) -> None:
-    if 0 < host.memory < _MEMORY_MIN:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidArgument("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if 0 < host.memory_swap < host.memory:
-        raise InvalidArgument("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if 0 < host.memory_reservation < _MEMORY_MIN:
-        raise InvalidArgument("Minimum memory reservation allowed is 6MB")
-    if 0 < host.memory < host.memory_reservation:
-        raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
-    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:  # noqa: PLR2004 (percent)
-        raise InvalidArgument(
-            f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100"
-        )
-
-
-def _check_limits(host: HostConfig) -> None:
-    _check_memory(host)
-    _check_cpu(host)
-    if min(host.memory, host.nano_cpus, host.shm_size, host.cpu_shares) < 0:
-        raise InvalidArgument("negative limit")
-    if host.cgroup_parent and not _CGROUP_PARENT.match(host.cgroup_parent):
-        raise InvalidArgument(f"invalid CgroupParent: {host.cgroup_parent}")
-    if ".." in host.cgroup_parent.split("/"):
-        raise InvalidArgument(f"invalid CgroupParent: {host.cgroup_parent}")
-    if not -1000 <= host.oom_score_adj <= 1000:  # noqa: PLR2004 (the kernel's range)
-        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
-
-
-def _check_cpu(host: HostConfig) -> None:
-    if host.nano_cpus and (host.cpu_quota or host.cpu_period):
-        raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
-    if host.cpu_period and not _PERIOD_MIN_US <= host.cpu_period <= _PERIOD_MAX_US:
-        raise InvalidArgument(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
-        )
-    if 0 < host.cpu_quota < _QUOTA_MIN_US:
-        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
-
-
-def check_processors(host: HostConfig, online: frozenset[int]) -> None:
-    """Refuse more processors, or others, than there are; `online` are the machine's.
-
-    Raises:
-        InvalidArgument: docker's words.
-    """
-    count = len(online)
-    if not 0 <= host.nano_cpus <= count * _NANO:
-        raise InvalidArgument(
-            f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
-        )
-    if number_list(host.cpuset_cpus, "cpuset cpus") - online:
-        available = ",".join(map(str, sorted(online)))
-        raise InvalidArgument(
-            f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: {available}"
-        )
-
-
-def number_list(text: str, noun: str) -> frozenset[int]:
-    """Return the numbers of `0-2,7`, the kernel's and docker's way to write a set of processors.
-
-    Raises:
-        InvalidArgument: it is written in another way; docker's words.
-    """
-    found: set[int] = set()
-    for part in text.strip().split(",") if text.strip() else ():
-        match = _RANGE.match(part)
-        first = int(match[1]) if match else 0
-        last = int(match[2] or match[1]) if match else -1
-        if not first <= last < _PROCESSORS_MAX:
-            raise InvalidArgument(f"Invalid value {text} for {noun}")
-        found.update(range(first, last + 1))
-    return frozenset(found)
 
 
 def _wire_name(field: str) -> str:
@@ -320,7 +212,7 @@ def process(
         console_size=ConsoleSize(width=tty_size[0], height=tty_size[1]) if tty_size else None,
         user=User(uid=identity.uid, gid=identity.gid, additional_gids=identity.additional_gids),
         capabilities=security.sets(held, identity.uid),
-        rlimits=_rlimits(host.ulimits or ()),
+        rlimits=limits.rlimits(host.ulimits or ()),
         no_new_privileges=options.no_new_privileges,
         oom_score_adj=host.oom_score_adj,  # also 0: the shim has the engine's, which protects it
     )
@@ -372,7 +264,7 @@ def _linux(definition: Definition, launch: Launch) -> Linux:
             for device in launch.devices
         ),
         cgroups_path=cgroup_path(definition),
-        resources=_resources(host, launch),
+        resources=limits.resources(host, _device_rules(host, launch), launch.mode),
         sysctl=_sysctls(host, own_network=_has_own_network(host)),
         seccomp=default_profile(held, launch.machine) if confined else None,
         masked_paths=() if host.privileged else masked,
@@ -453,15 +345,6 @@ def _etc_mounts(launch: Launch, host: HostConfig) -> list[Mount]:
     ]
 
 
-def _resources(host: HostConfig, launch: Launch) -> Resources:
-    return Resources(
-        devices=_device_rules(host, launch),
-        memory=_memory(host),
-        cpu=_cpu(host),
-        pids=_pids(host, launch.mode),
-    )
-
-
 def _device_rules(host: HostConfig, launch: Launch) -> tuple[DeviceRule, ...]:
     if host.privileged:
         return (DeviceRule(allow=True, access="rwm"),)
@@ -470,66 +353,6 @@ def _device_rules(host: HostConfig, launch: Launch) -> tuple[DeviceRule, ...]:
         for device in launch.devices
     )
     return (*security.device_rules(launch.mode), *extra)
-
-
-def _memory(host: HostConfig) -> Memory | None:
-    swappiness = host.memory_swappiness
-    asked = host.memory or host.memory_reservation or host.memory_swap or host.oom_kill_disable
-    if not asked and swappiness in {None, -1}:
-        return None
-    swap = host.memory_swap or (2 * host.memory if host.memory else 0)
-    return Memory(
-        limit=host.memory or None,
-        reservation=host.memory_reservation or None,
-        swap=swap or None,
-        swappiness=None if swappiness in {None, -1} else swappiness,
-        disable_oom_killer=bool(host.oom_kill_disable),
-    )
-
-
-def _cpu(host: HostConfig) -> Cpu | None:
-    quota, period = host.cpu_quota, host.cpu_period
-    if host.nano_cpus:
-        period = _NANO_PERIOD
-        quota = host.nano_cpus * period // _NANO
-    if not (quota or period or host.cpu_shares or host.cpuset_cpus or host.cpuset_mems):
-        return None
-    return Cpu(
-        shares=host.cpu_shares or None,
-        quota=quota or None,
-        period=period or None,
-        cpus=host.cpuset_cpus,
-        mems=host.cpuset_mems,
-    )
-
-
-def _pids(host: HostConfig, mode: security.Mode) -> Pids | None:
-    limit = host.pids_limit or 0
-    if limit > 0:
-        return Pids(limit=limit)
-    if limit == 0 and mode is security.Mode.STRICT:
-        return Pids(limit=security.STRICT_PIDS_LIMIT)
-    return None
-
-
-def _rlimits(ulimits: Sequence[Ulimit]) -> tuple[Rlimit, ...]:
-    result = []
-    for limit in ulimits:
-        if limit.name not in _RLIMITS:
-            raise InvalidArgument(f"invalid ulimit type: {limit.name}")
-        if limit.soft > limit.hard >= 0:
-            raise InvalidArgument(
-                f"ulimit soft limit must be less than or equal to hard limit: {limit.soft} > {limit.hard}"
-            )
-        unlimited = 2**64 - 1
-        result.append(
-            Rlimit(
-                type=f"RLIMIT_{limit.name.upper()}",
-                hard=limit.hard if limit.hard >= 0 else unlimited,
-                soft=limit.soft if limit.soft >= 0 else unlimited,
-            )
-        )
-    return tuple(result)
 
 
 def _sysctls(host: HostConfig, *, own_network: bool) -> dict[str, str]:

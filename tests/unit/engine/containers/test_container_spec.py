@@ -3,10 +3,8 @@ from typing import Any
 
 import pytest
 
-from engine.base.errors import InvalidArgument
 from engine.containers import spec
 from engine.containers.users import Identity
-from engine.spec.docker import HostConfig
 from engine.spec.runtime import Memory, Mount, Spec
 from tests.support.definitions import definition
 
@@ -58,35 +56,6 @@ def memory_of(**host: Any) -> Memory | None:
 def test_swappiness_alone_is_a_limit_too() -> None:
     assert memory_of(MemorySwappiness=10) == Memory(swappiness=10)
     assert memory_of(MemorySwappiness=-1) is None
-
-
-@pytest.mark.parametrize(
-    ("host", "words"),
-    [
-        (HostConfig(nano_cpus=2_010_000_000), "range of CPUs is from 0.01 to 2.00"),
-        (HostConfig(nano_cpus=-1), "range of CPUs"),
-        (HostConfig(cpuset_cpus="0-2"), "requested 0-2, available: 0,1"),
-        (HostConfig(cpuset_cpus="1-0"), "Invalid value 1-0 for cpuset cpus"),
-        (HostConfig(cpuset_cpus="all"), "Invalid value all for cpuset cpus"),
-        (HostConfig(cpuset_cpus="0-99999"), "Invalid value"),
-    ],
-)
-def test_processors_that_are_not_there_are_refused(host: HostConfig, words: str) -> None:
-    with pytest.raises(InvalidArgument, match=words):
-        spec.check_processors(host, frozenset({0, 1}))
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        HostConfig(),
-        HostConfig(nano_cpus=2_000_000_000),
-        HostConfig(cpuset_cpus="0-1"),
-        HostConfig(cpuset_cpus="1,0"),
-    ],
-)
-def test_processors_that_are_there_are_granted(host: HostConfig) -> None:
-    spec.check_processors(host, frozenset({0, 1}))
 
 
 def test_init_comes_before_the_command() -> None:
