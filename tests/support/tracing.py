@@ -1,7 +1,9 @@
 """strace around processes that are about to enter a container."""
 
 import contextlib
+import os
 import re
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,13 +13,19 @@ TIMEOUT_S = 60.0
 _CALLS = "%file,setns,prctl,capset"
 _LINE = re.compile(r"(\d+) +(\w+)\((.*)")
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_KILLED = b"+++ killed by SIGKILL +++"
 _ENTERS = re.compile(r"(?:pivot_root|chroot)\(|setns\(.*CLONE_NEWNS")
 
 
-@contextlib.contextmanager
-def traced(pid: int, path: Path) -> Iterator[None]:
+def traced(pid: int, path: Path) -> contextlib.AbstractContextManager[None]:
     """Write what `pid` and all that it forks do with files to `path`, which is whole after the block."""
-    argv = ["strace", "-f", "-s", "4096", "-p", str(pid), "-o", str(path), "-e", f"trace={_CALLS}"]
+    return watched(pid, _CALLS, path, "-f", "-s", "4096")
+
+
+@contextlib.contextmanager
+def watched(pid: int, calls: str, path: Path, *options: str) -> Iterator[None]:
+    """Write the `calls` of `pid`, with what descriptors are, to `path`, which is whole after the block."""
+    argv = ["strace", *(options or ["-y"]), "-p", str(pid), "-o", str(path), "-e", f"trace={calls}"]
     with subprocess.Popen(argv, stderr=subprocess.PIPE) as tracer:
         assert tracer.stderr is not None
         assert b"attached" in tracer.stderr.readline()
@@ -30,22 +38,31 @@ def traced(pid: int, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def killing(pid: int, call: str, nth: int, path: Path, *, follow: bool = False) -> Iterator[None]:
+def killing(pid: int, call: str, nth: int, *, follow: bool = False) -> Iterator[None]:
     """End with SIGKILL whoever makes the `nth` system call `call`: `pid`, or with `follow` what it forks too.
 
-    The block lets it happen; after it `path` shows that it did. Each process counts its own calls.
+    The block lets it happen, and after it somebody has been killed. Each process counts its own calls.
     """
-    argv = ["strace", *(["-f"] if follow else []), "-p", str(pid), "-o", str(path), *_fault(call, nth)]
+    argv = ["strace", *(["-f"] if follow else []), "-p", str(pid), *_fault(call, nth)]
     with subprocess.Popen(argv, stderr=subprocess.PIPE) as tracer:
         assert tracer.stderr is not None
         assert b"attached" in tracer.stderr.readline()
         try:
             yield
+            said = _read_until(tracer.stderr.fileno(), _KILLED)
         finally:
             tracer.send_signal(signal.SIGINT)
             tracer.stderr.read()
             tracer.wait(TIMEOUT_S)
-    assert was_killed(path), f"nobody made {call} {nth} times"
+    assert _KILLED in said, f"nobody made {call} {nth} times: {said!r}"
+
+
+def _read_until(fd: int, text: bytes) -> bytes:
+    """Return what comes up to `text`, or to the end, or within a time that is long enough."""
+    said = b""
+    while text not in said and select.select([fd], [], [], TIMEOUT_S)[0] and (more := os.read(fd, 65536)):
+        said += more
+    return said
 
 
 def run_killed(argv: list[str], call: str, nth: int, path: Path, *, follow: bool) -> None:
@@ -57,12 +74,7 @@ def run_killed(argv: list[str], call: str, nth: int, path: Path, *, follow: bool
             tracer.wait(TIMEOUT_S)
         finally:
             tracer.kill()
-    assert was_killed(path), f"nobody made {call} {nth} times"
-
-
-def was_killed(path: Path) -> bool:
-    """Tell whether a traced process was ended by SIGKILL."""
-    return "+++ killed by SIGKILL +++" in path.read_text(encoding="utf-8", errors="replace")
+    assert _KILLED in path.read_bytes(), f"nobody made {call} {nth} times"
 
 
 def _fault(call: str, nth: int) -> list[str]:

@@ -203,6 +203,30 @@ class Ground:
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout or b"[]")
 
 
+@pytest.mark.parametrize("victims", [("shims",), ("nursery",), ("daemon", "shims"), ("daemon", "nursery")])
+def test_an_exec_in_flight_ends_with_its_shim_and_with_nothing_else(
+    own_engine: Engine, victims: tuple[str, ...]
+) -> None:
+    ground = Ground(own_engine, random.Random(SEED))
+    ground.create("one", *LOOP)
+    own_engine.post("/containers/one/start")
+    made = own_engine.post("/containers/one/exec", {"Cmd": ["sleep", "1000"]}).json["Id"]
+    own_engine.post(f"/exec/{made}/start", {"Detach": True})
+    pid = own_engine.get(f"/exec/{made}/json").json["Pid"]
+
+    ground.kill(victims)
+    if "daemon" in victims:
+        own_engine.restart()
+
+    runs = "shims" not in victims
+    eventually(lambda: own_engine.state("one")["Running"] == runs, f"the container runs: {runs}")
+    eventually(lambda: Path(f"/proc/{pid}").exists() == runs, f"the exec's process is there: {runs}")
+    ground.check_works("next")
+    assert own_engine.call("DELETE", "/containers/one?force=1").status == 204
+    eventually(lambda: not ground.leftovers(), f"nothing is left: {ground.leftovers()}")
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def test_whatever_is_killed_nothing_is_lost_and_nothing_is_left(own_engine: Engine) -> None:
     ground = Ground(own_engine, random.Random(SEED))
 

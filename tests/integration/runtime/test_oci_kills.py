@@ -120,10 +120,10 @@ def test_the_starter_is_killed(swept: Bundles, tmp_path: Path, step: tuple[str, 
 
 
 @pytest.mark.parametrize("step", _STARTED, ids=str)
-def test_the_process_that_is_started_is_killed(swept: Bundles, tmp_path: Path, step: tuple[str, int]) -> None:
+def test_the_process_that_is_started_is_killed(swept: Bundles, step: tuple[str, int]) -> None:
     swept.ok("create", "--bundle", f"{swept.base}/c", "c")
 
-    with tracing.killing(swept.state("c")["pid"], *step, tmp_path / "trace"):
+    with tracing.killing(swept.state("c")["pid"], *step):
         swept.call("start", "c")  # says it has: whether killed before or after execve, nobody can tell
 
     deleted(swept, "c")

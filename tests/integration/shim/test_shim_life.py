@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from engine.base.errors import Conflict, InvalidArgument, Unavailable
+from engine.containers.logs import read
 from engine.containers.shims import Exit, SpawnRequest, StartFailed, read_exit
+from tests.support.engine import eventually
 from tests.support.shimlab import Lab
+from tests.support.tracing import watched
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
 
@@ -216,6 +219,49 @@ def test_a_created_container_can_be_adopted_and_started(lab: Lab) -> None:
         await after.delete()
 
     lab.go(story)
+
+
+def test_orphans_of_a_container_are_the_shims_and_reaped(lab: Lab) -> None:
+    script = "sh -c \"sh -c 'echo \\$\\$; exec sleep 1000' &\"; read x"
+
+    async def story() -> None:
+        shim = await lab.spawn("sh", "-c", script, host_pids=True, open_stdin=True)
+        await shim.start()
+        lines = read(lab.root.container(shim.container_id).log, follow=True, ended=shim.wait())
+        orphan = int((await anext(lines)).text)
+        await lines.aclose()
+        await asyncio.to_thread(eventually, lambda: parent_of(orphan) == shim.shim_pid, "it is the shim's")
+        os.kill(orphan, signal.SIGKILL)
+        await asyncio.to_thread(eventually, lambda: not is_there(orphan), "it is reaped")
+        await shim.delete()
+
+    lab.go(story)
+
+
+@pytest.mark.requires("strace")
+def test_the_exit_is_on_disk_before_anything_of_the_container_is_closed(lab: Lab, tmp_path: Path) -> None:
+    async def story() -> None:
+        shim = await lab.spawn("sh", "-c", "read x; exit 4", open_stdin=True, stdin_once=True)
+        client = await lab.attach(shim, stdin=True)
+        await shim.start()
+        with watched(shim.shim_pid, "fsync,rename,shutdown,sendto", tmp_path / "trace"):
+            client.send(b"\n")
+            assert (await shim.wait()).code == 4
+            await client.everything()
+        await client.close()
+        await shim.delete()
+
+    lab.go(story)
+    lines = (tmp_path / "trace").read_text().splitlines()
+    lines = [line for line in lines if "(" in line]  # no signals
+    calls = [line.split("(")[0] for line in lines]
+    assert calls[:3] == ["fsync", "rename", "fsync"]
+    assert {"shutdown", "sendto"} <= set(calls[3:])
+    assert ".exit.json.new" in lines[0]
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def is_running(pid: int) -> bool:
