@@ -28,7 +28,11 @@ class Measurement:
 def interleave(
     measurements: Sequence[Measurement], *, runs: int, warmups: int, progress: Progress = lambda _: None
 ) -> list[Series]:
-    """Return the series of each measurement: warm-ups first and dropped, then one run of each per round."""
+    """Return the series of each measurement: warm-ups first and dropped, then one run of each per round.
+
+    Every other round goes backwards. What one leaves behind, such as a grace period of the kernel that the
+    next need not wait for, then helps not always the same one.
+    """
     values: dict[int, list[float]] = {index: [] for index in range(len(measurements))}
     for one in measurements:
         for _ in range(warmups if one.warmups is None else one.warmups):
@@ -36,7 +40,8 @@ def interleave(
     wanted = [one.runs or runs for one in measurements]
     for number in range(max(wanted, default=0)):
         progress(f"round {number + 1} of {max(wanted)}")
-        for index, one in enumerate(measurements):
+        turns = list(enumerate(measurements))
+        for index, one in reversed(turns) if number % 2 else turns:
             if number < wanted[index]:
                 values[index].append(one.measure())
     return [
