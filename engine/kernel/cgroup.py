@@ -54,3 +54,8 @@ def hierarchies(mountinfo: str | None = None) -> Hierarchies:
     if set(legacy) == {NAMED_V1}:  # nothing can be limited there
         legacy = {}
     return Hierarchies(unified, legacy)
+
+
+def unified_path(text: str) -> str:
+    """Return the group, in cgroup2, of a process with this /proc/PID/cgroup."""
+    return next((line.removeprefix("0::") for line in text.splitlines() if line.startswith("0::")), "/")

@@ -141,6 +141,22 @@ def pidfd_send_signal(pidfd: int, signal_number: int) -> None:
         fail(f"pidfd_send_signal({pidfd}, {signal_number})")
 
 
+def in_user_namespace(uid_map: str | None = None) -> bool:
+    """Tell whether this process' user namespace is not the first one, whose map (`uid_map`) is of all ids.
+
+    Source: user_namespaces(7).
+    """
+    if uid_map is None:
+        with open("/proc/self/uid_map", "rb") as file:
+            uid_map = file.read().decode()
+    return uid_map.split() != ["0", "0", str(0xFFFFFFFF)]
+
+
+def is_host_root() -> bool:
+    """Tell whether this process is root of the first user namespace, to whom the whole machine belongs."""
+    return os.geteuid() == 0 and not in_user_namespace()
+
+
 def set_oom_score_adj(score: int) -> None:
     """Say how ready the kernel shall be to kill this process for want of memory: -1000 (never) to 1000.
 

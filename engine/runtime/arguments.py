@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.base.errors import InvalidArgument
+from engine.kernel import process
 
 _NAME = "pyengine-oci"
 _HELP_WIDTH = 100
@@ -63,19 +64,22 @@ def parse(arguments: Sequence[str], version: str) -> argparse.Namespace:
         parser, _ = _parser(version, lambda _: True)
     flags = parser.parse_args(arguments)
     if flags.root is None:
-        flags.root = default_root(os.geteuid(), os.environ)
+        flags.root = default_root(os.geteuid(), os.environ, in_user_namespace=process.in_user_namespace())
     return flags
 
 
-def default_root(user: int, environment: Mapping[str, str]) -> Path:
+def default_root(user: int, environment: Mapping[str, str], *, in_user_namespace: bool) -> Path:
     """Return where the state of a user's containers is: gone after a reboot, as they are.
+
+    The root of a user namespace, as rootless podman has one, is that user. But with USER=root it may
+    be that of a container, to whom /run belongs; so does runc tell them apart.
 
     Raises:
         InvalidArgument: the session of an unprivileged user has no such place.
     """
-    if user == 0:
-        return Path("/run") / _NAME
     home = environment.get("XDG_RUNTIME_DIR", "")
+    if user == 0 and not (in_user_namespace and home and environment.get("USER") != "root"):
+        return Path("/run") / _NAME
     if not home.startswith("/"):
         raise InvalidArgument("XDG_RUNTIME_DIR is not set", hint="set it, or give --root")
     return Path(home) / _NAME

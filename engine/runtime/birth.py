@@ -161,8 +161,8 @@ def _clone(child: Child, line_fd: int, place: Place) -> tuple[int, int]:
             _move_in(doors, place.cgroup.path, line_fd)
             child(line_fd)
 
-        if place.users_fd is not None:
-            return _clone_among(be_born, place, place.users_fd, birth_fd)
+        if place.users_fd is not None or (place.existing and process.in_user_namespace()):
+            return _clone_between(be_born, place, birth_fd)
         for kind, namespace_fd in place.existing:
             undo.enter_context(_children_in(kind, namespace_fd))
         pid, pidfd = process.clone3(place.namespaces, cgroup_fd=birth_fd)
@@ -184,20 +184,18 @@ def _move_in(doors: Sequence[int], path: str, line_fd: int) -> None:
         os._exit(1)
 
 
-def _clone_among(
-    child: Callable[[], None], place: Place, users_fd: int, birth_fd: int | None
-) -> tuple[int, int]:
-    """Clone in the existing user namespace `users_fd`.
+def _clone_between(child: Callable[[], None], place: Place, birth_fd: int | None) -> tuple[int, int]:
+    """Clone where there is no way back from: in an existing user namespace, or from a user namespace's root.
 
-    There is no way back from one, so a process between us and the child goes there, makes the child
-    as its sibling, and ends.
+    The namespaces that such a root came with are the host's, and closed to it once left. So a process
+    between us and the child goes there, makes the child as its sibling, and ends.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         between, pidfd = process.clone3()
         if between == 0:
             try:
-                _be_between(child, place, users_fd, birth_fd, theirs)
+                _be_between(child, place, birth_fd, theirs)
             finally:
                 os._exit(1)
         os.close(pidfd)
@@ -210,12 +208,10 @@ def _clone_among(
     return pid, fds[0]
 
 
-def _be_between(
-    child: Callable[[], None], place: Place, users_fd: int, birth_fd: int | None, line: socket.socket
-) -> None:
+def _be_between(child: Callable[[], None], place: Place, birth_fd: int | None, line: socket.socket) -> None:
     # Who has rights here has none there over what is not the users' own; who has none has some only there.
-    users = (CloneFlag.NEWUSER, users_fd)
-    joined = [*place.existing, users] if idmaps.may_mount(held_capabilities()) else [users, *place.existing]
+    users = [] if place.users_fd is None else [(CloneFlag.NEWUSER, place.users_fd)]
+    joined = [*place.existing, *users] if idmaps.may_mount(held_capabilities()) else [*users, *place.existing]
     prctl.set_dumpable(False)  # from the next line on the users' root could look into this process
     try:
         for kind, namespace_fd in joined:

@@ -15,6 +15,7 @@ from engine.base.errors import Conflict, InvalidArgument, NotFound, NotSupported
 from engine.kernel import process as kernel
 from engine.runtime import birth, console, hooks, inherited, reading, validate
 from engine.runtime import delete as ending
+from engine.runtime.cgroups import place
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.create import create, prepare
 from engine.runtime.errors import StartFailed
@@ -31,7 +32,7 @@ _END_TIMEOUT_MS = 5000
 _OPTION_REASONS = {
     "criu": "there is no checkpoint and no restore",
     "ignore_paused": "a process that joins a paused container waits with it",
-    "systemd_cgroup": "control groups are managed directly",
+    "systemd_cgroup": "control groups are not asked of systemd; have the engine use cgroupfs",
     "no_new_keyring": "every container has a key ring of its own",
     "process_label": "SELinux labels are not supported",
     "apparmor": "AppArmor profiles are not supported",
@@ -191,8 +192,8 @@ def _check_console(process: Process | None, socket_path: Path | None, *, detache
 
 def _refuse_populated(spec: Spec, container_id: str) -> None:
     """Refuse a control group with processes: `delete` would kill them, whosever they are."""
-    group = cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
-    if group.processes():
+    path = place.path_of(spec.linux.cgroups_path, container_id)
+    if path and (group := cgroup_at(path)).processes():
         raise Conflict(f"control group {group.path} has processes already")
 
 
@@ -338,7 +339,7 @@ def _forget_incomplete(container: Container) -> None:
     with contextlib.suppress(OSError, InvalidArgument):
         path = container.spec().linux.cgroups_path
     with contextlib.suppress(InvalidArgument, NotSupported):
-        ending.delete(path or f"/pyengine/{container.id}", container.path)
+        ending.delete(place.path_of(path, container.id), container.path)
     container.remove()
 
 

@@ -1,7 +1,6 @@
 """Make a container up to the point where its program is about to be executed."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,17 +22,15 @@ from engine.runtime.birth import (
     own_executable,
     set_groups,
 )
+from engine.runtime.cgroups import place
 from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.cgroups.none import NoCgroup
 from engine.runtime.cgroups.select import cgroup_at, mounted
 from engine.runtime.cgroups.v1 import LegacyCgroup
 from engine.runtime.changeroot import RootChange
-from engine.runtime.errors import StartFailed
 from engine.runtime.model import Created, Stdio
 from engine.runtime.plan import NAMESPACES, ContainerPlan, plan_container
 from engine.spec.runtime import Mount, NamespaceType, Resources, Spec
-
-_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def create(
@@ -56,7 +53,7 @@ def create(
     `state_path`, or to the bundle. With `listener_fd`, a listening socket that
     is borrowed, any process that connects to it may `start` the container, and
     the line of the result leads nowhere. The program also gets `preserved_fds`, by the numbers that
-    they have here. The control group is `spec.linux.cgroupsPath`, or `/pyengine/<container_id>`.
+    they have here. The control group is that of `place.path_of`.
     `prepared` is what `prepare` has returned for the same, in this process or one that it is a fork of.
     This process must be single-threaded.
 
@@ -67,8 +64,7 @@ def create(
     """
     plan, cgroup = prepared or prepare(spec, bundle, container_id, rootfs_mounts=rootfs_mounts)
     with contextlib.ExitStack() as undo:
-        cgroup, warnings = _make_cgroup(spec, cgroup)
-        undo.callback(cgroup.remove, timeout_s=5.0)
+        warnings = _make_cgroup(spec, cgroup, undo)
         created = _bear(plan, cgroup, stdio, warnings, listener_fd, preserved_fds=preserved_fds)
         undo.callback(_abandon, created)
         path = state_path or bundle / "state.json"
@@ -82,16 +78,15 @@ def create(
     )
 
 
-def _make_cgroup(spec: Spec, cgroup: Cgroup) -> tuple[Cgroup, list[str]]:
-    """Make the control group; an unprivileged user who asked for nothing of it may do without."""
-    resources = spec.linux.resources or Resources()
-    try:
-        return cgroup, cgroup.create(resources)
-    except OSError as err:
-        asked = spec.linux.cgroups_path or msgspec.structs.replace(resources, devices=()) != Resources()
-        if err.errno in _NOT_OURS and not asked and not idmaps.may_mount(held_capabilities()):
-            return cgroup_at(""), ["no control group: none is delegated to this user"]
-        raise StartFailed("make control group", err.errno or 0, cgroup.path) from err
+def _make_cgroup(spec: Spec, cgroup: Cgroup, undo: contextlib.ExitStack) -> list[str]:
+    """Make the control group, which `undo` removes, and give it to whom it shall be; return warnings."""
+    owner = place.owner_of(spec)
+    with as_start_failure("make control group", cgroup.path):
+        warnings = cgroup.create(spec.linux.resources or Resources())
+        undo.callback(cgroup.remove, timeout_s=5.0)
+        if owner is not None:
+            cgroup.give(owner)
+    return warnings
 
 
 def prepare(
@@ -127,7 +122,7 @@ def prepare(
         with as_start_failure("try to mount on a detached tree"):
             if not changeroot.mounts_on_detached():
                 raise NotSupported("linux.namespaces: without a new mount namespace this needs Linux 6.15")
-    return plan, cgroup_at(spec.linux.cgroups_path or f"/pyengine/{container_id}")
+    return plan, cgroup_at(place.path_of(spec.linux.cgroups_path, container_id))
 
 
 def _refuse_sysctls_of_host(spec: Spec) -> None:

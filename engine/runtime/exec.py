@@ -67,8 +67,10 @@ def enter(
         give_pipes(stdio, plan.pipes_owner)
     with as_start_failure("find the container's process", str(target_pid)):
         pidfd = kernel.pidfd_open(target_pid) if target_pidfd is None else os.dup(target_pidfd)
-    # What is shared with the host cannot be joined with the rights of the container's users.
-    spaces = namespaces_of(spec) & ~CloneFlag.NEWPID if plan.own_users else joined
+    # What is shared with the host cannot be joined with the rights of a user namespace, ours or its own.
+    inside = plan.own_users or kernel.in_user_namespace()
+    spaces = namespaces_of(spec) & ~CloneFlag.NEWPID if inside else joined
+    own_pids = not inside or bool(namespaces_of(spec) & CloneFlag.NEWPID)
     rootless = plan.own_users and not idmaps.may_mount(held_capabilities())
     root_fd = None
     try:
@@ -96,8 +98,8 @@ def enter(
                 root_fd=root_fd,
                 preserved_fds=tuple(preserved_fds),
             ),
-            cgroup_at(cgroup),
-            existing=[] if rootless else [(CloneFlag.NEWPID, pidfd)],
+            cgroup_at(cgroup).beside(target_pid),
+            existing=[(CloneFlag.NEWPID, pidfd)] if own_pids and not rootless else [],
             warnings=plan.masks.warnings,
         )
     finally:

@@ -14,7 +14,7 @@ import msgspec
 
 from engine.kernel import loopback, process, system
 from engine.kernel import mount as mounts
-from engine.kernel.mount import AT_FDCWD, MountAttr, MountFlag
+from engine.kernel.mount import AT_FDCWD, MountAttr
 from engine.kernel.process import CloneFlag
 from engine.runtime import changeroot, devices, enter, hooks, masks, seal, userns
 from engine.runtime.changeroot import RootChange
@@ -24,7 +24,7 @@ from engine.runtime.options import MountOptions
 from engine.runtime.plan import ContainerPlan
 from engine.runtime.progress import Progress
 from engine.runtime.rootfs import MountStep, Rootfs, mount_root, new_filesystem
-from engine.runtime.sources import Opened
+from engine.runtime.sources import Opened, early_propagation
 
 _CGROUP_TYPES = frozenset({"cgroup", "cgroup2"})
 _FAILED = 1
@@ -199,9 +199,7 @@ def _found_root(plan: ContainerPlan, progress: Progress, opened: Opened) -> Root
         progress.at("copy the root", plan.root_path)
         return Rootfs(changeroot.detached(plan.root_path), progress, attached=False)
     progress.at("set the propagation of mounts")
-    kind = plan.root_propagation
-    # Never shared with the host while the container is being made, whatever it is to be in the end.
-    early = kind if kind in (MountFlag.SLAVE, MountFlag.PRIVATE) else MountFlag.SLAVE
+    early = early_propagation(plan.root_propagation)
     mounts.mount_setattr(AT_FDCWD, "/", propagation=early, recursive=True)
     tree_fd = opened.root_fd
     if plan.root_change is RootChange.MOVE and tree_fd is None:

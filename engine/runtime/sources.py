@@ -65,8 +65,11 @@ def wanted_early(step: MountStep, *, own_users: bool) -> bool:
     """Tell whether the source of `step` is the runtime's to open."""
     if step.fstype != "bind" or step.options.remount:
         return False
-    shared = any(kind is MountFlag.SHARED for kind, _ in step.options.propagation)
-    return own_users or shared or step.ids is not None or of_another(step.source) is not None
+    return own_users or _is_shared(step) or step.ids is not None or of_another(step.source) is not None
+
+
+def _is_shared(step: MountStep) -> bool:
+    return any(kind is MountFlag.SHARED for kind, _ in step.options.propagation)
 
 
 def of_another(source: str) -> tuple[str, str] | None:
@@ -92,22 +95,41 @@ def open_all(plan: ContainerPlan, held: int, undo: contextlib.ExitStack) -> Open
     if own_users and not plan.layers:
         with as_start_failure("bind the root", plan.root_path):
             root_fd = mounts.open_tree(AT_FDCWD, plan.root_path, clone=True, recursive=True)
-        undo.callback(os.close, root_fd)
+            undo.callback(os.close, root_fd)
+            _part(root_fd, plan.root_propagation)
     found: dict[int, int] = {}
     for number, step in enumerate(plan.mounts):
         if wanted_early(step, own_users=own_users):
-            found[number] = _open(step, held, undo)
+            found[number] = _open(step, held, undo, plan.root_propagation)
     return Opened(root_fd, found)
 
 
-def _open(step: MountStep, held: int, undo: contextlib.ExitStack) -> int:
+def early_propagation(kind: MountFlag) -> MountFlag:
+    """Return that of the mounts while the container is being made, of whose root `kind` is asked; pure.
+
+    Never shared with the host, whatever it is to be in the end.
+    """
+    return kind if kind in (MountFlag.SLAVE, MountFlag.PRIVATE) else MountFlag.SLAVE
+
+
+def _part(tree_fd: int, kind: MountFlag) -> None:
+    """Do to a copy what its namespace would have: a copy of a shared mount is its peer, and tells the host.
+
+    And the root of a container that is one cannot be pivoted to.
+    """
+    mounts.mount_setattr(tree_fd, "", propagation=early_propagation(kind), recursive=True)
+
+
+def _open(step: MountStep, held: int, undo: contextlib.ExitStack, kind: MountFlag) -> int:
     with as_start_failure(f"mount {step.destination}", step.source):
         other = of_another(step.source)
         if other is None:
             tree_fd = mounts.open_tree(AT_FDCWD, step.source, clone=True, recursive=step.options.recursive)
         else:
             tree_fd = _open_in(*other, recursive=step.options.recursive)
-    undo.callback(os.close, tree_fd)
+        undo.callback(os.close, tree_fd)
+        if not _is_shared(step):
+            _part(tree_fd, kind)
     if step.ids is not None:
         _map_ids(tree_fd, step, step.ids, held)
     return tree_fd

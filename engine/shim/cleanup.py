@@ -8,6 +8,7 @@ import msgspec
 
 from engine.base import jsonio
 from engine.base.errors import InvalidArgument
+from engine.runtime.cgroups import place
 from engine.runtime.cgroups.files import remove_tree
 from engine.runtime.delete import delete
 from engine.shim.protocol import Exit
@@ -59,7 +60,7 @@ def write_exit(path: Path, ended: Exit, *, durable: bool) -> None:
 
 def cgroup_of(spec: Spec, container_id: str) -> str:
     """Return the control group that the runtime gives the container."""
-    return spec.linux.cgroups_path or f"/pyengine/{container_id}"
+    return place.path_of(spec.linux.cgroups_path, container_id)
 
 
 def remove_leftovers(bundle: Path, *, remove: Callable[[str, Path | None], None] = delete) -> None:

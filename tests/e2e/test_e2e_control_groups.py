@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -34,13 +34,24 @@ class Guest:
     def oci(self, *words: str) -> Result:
         return self.shell(f"{_OCI} {shlex.join(words)} < /dev/null")
 
-    def start(
-        self, name: str, *args: str, resources: dict[str, Any], capabilities: tuple[str, ...] = ()
-    ) -> Result:
+    def start(self, name: str, *args: str, **how: Any) -> Result:
         """Run a bundle; its output goes to a file, as ssh waits for who holds it."""
+        bundle = self.bundle(name, *args, **how)
+        run = f"{_OCI} run -d --bundle {bundle} {name} < /dev/null > {bundle}/out 2>&1"
+        return self.shell(f"{run}; status=$?; cat {bundle}/out; exit $status")
+
+    def bundle(
+        self,
+        name: str,
+        *args: str,
+        resources: dict[str, Any] | None = None,
+        capabilities: tuple[str, ...] = (),
+        edit: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> PurePosixPath:
+        """Write a bundle and return its place."""
         bundle = self.base / name
         rootfs = bundle / "rootfs"
-        config = {
+        config: dict[str, Any] = {
             "ociVersion": "1.2.0",
             "process": {
                 "cwd": "/",
@@ -60,17 +71,17 @@ class Guest:
                     {"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network", "cgroup")
                 ],
                 "cgroupsPath": f"/oci-test/{name}",
-                "resources": resources,
+                "resources": resources or {},
             },
         }
-        tools = f"for tool in sh cat mknod head sleep dd; do ln -sf busybox {rootfs}/bin/$tool; done"
+        edit(config)
+        tools = f"for tool in sh cat mkdir mknod head sleep dd; do ln -sf busybox {rootfs}/bin/$tool; done"
         self.ok(
             f"mkdir -p {' '.join(str(rootfs / each) for each in _PLACES)} "
             f"&& cp $(which busybox) {rootfs}/bin/ && {tools} "
             f"&& printf %s {shlex.quote(json.dumps(config))} > {bundle}/config.json"
         )
-        run = f"{_OCI} run -d --bundle {bundle} {name} < /dev/null > {bundle}/out 2>&1"
-        return self.shell(f"{run}; status=$?; cat {bundle}/out; exit $status")
+        return bundle
 
     def file(self, name: str, file: str) -> str:
         return self.ok(f"cat {_GROUP}/{name}/{file}")
@@ -147,7 +158,7 @@ def test_an_idle_group_and_its_update(guest: Guest) -> None:
     [
         ({"network": {"classID": 5}}, "network.classID"),
         ({"cpu": {"realtimeRuntime": 1000}}, "cpu.realtimePeriod"),
-        ({"memory": {"swap": MIB}}, "memory.swap without memory.limit"),
+        ({"memory": {"swap": MIB}}, "memory.swap without limit"),
         (
             {"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]},
             "hugetlb.3MB.max: this kernel does not have it",
@@ -201,6 +212,138 @@ def test_pids_and_memory_hold_and_a_kill_for_want_of_memory_is_told(guest: Guest
     kinds = [json.loads(line)["type"] for line in told.splitlines()]
     assert kinds[0] == "stats"
     assert kinds[-1] == "oom"
+
+
+_ROOT_INSIDE = 100000
+
+
+def test_the_root_of_a_user_namespace_divides_its_own_group(guest: Guest) -> None:
+    def separate(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        ranges = [{"containerID": 0, "hostID": _ROOT_INSIDE, "size": 1000}]
+        config["linux"] |= {"uidMappings": ranges, "gidMappings": ranges}
+        config["mounts"][-1]["options"] = []
+
+    divide = (
+        "cd /sys/fs/cgroup && mkdir inner && echo 0 > inner/cgroup.procs"
+        " && echo +pids > cgroup.subtree_control && echo 7 > inner/pids.max && cat inner/pids.max"
+        "; (echo 9 > pids.max) || echo kept; exec sleep 1000"
+    )
+    done = guest.start("divided", "sh", "-c", divide, resources={"pids": {"limit": 20}}, edit=separate)
+    assert done.code == 0, done
+
+    guest.ok(f"until grep -q kept {guest.base}/divided/out; do :; done")
+    assert guest.ok(f"cat {guest.base}/divided/out").splitlines()[-1] == "kept"
+    assert "7" in guest.ok(f"cat {guest.base}/divided/out").splitlines()
+    assert guest.file("divided", "pids.max") == "20"
+    own = guest.ok(f"cd {_GROUP}/divided && for file in . *; do stat -c '%n %u' $file; done").splitlines()
+    given = {name for name, owner in (line.split() for line in own) if owner == str(_ROOT_INSIDE)}
+    asked = set(guest.ok("cat /sys/kernel/cgroup/delegate").split()) & {line.split()[0] for line in own}
+    assert given == {".", "inner"} | asked
+    done = guest.oci("exec", "divided", "cat", "/proc/self/cgroup")  # the divided group itself takes nobody
+    assert (done.out, done.err) == ("0::/inner\n", "")
+    assert guest.oci("delete", "--force", "divided").code == 0
+
+
+def test_a_group_that_the_container_cannot_write_stays_roots(guest: Guest) -> None:
+    guest.start("kept", "sleep", "1000")
+
+    assert guest.ok(f"stat -c %u {_GROUP}/kept {_GROUP}/kept/cgroup.procs").split() == ["0", "0"]
+
+
+_AS_USER = """
+import os, sys
+group = os.open(sys.argv[1] + "/cgroup.procs", os.O_WRONLY)
+os.write(group, b"0")
+os.setgroups([])
+os.setresgid(1000, 1000, 1000)
+os.setresuid(1000, 1000, 1000)
+os.environ["XDG_RUNTIME_DIR"], os.environ["PYTHONPATH"] = sys.argv[2], "/usr/lib/pyengine"
+os.execvp("python3", ["python3", "-m", "engine.runtime.entry", *sys.argv[3:]])
+"""
+
+
+class User:
+    """An unprivileged user of the machine, whose session is in a group that is delegated to it."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.group = "/sys/fs/cgroup/oci-user"
+        self.home = PurePosixPath("/run/oci-user")
+        guest.ok(
+            f"mkdir -p {self.home} {self.group}/session && chown 1000:1000 {self.home}"
+            f" && for file in . $(cat /sys/kernel/cgroup/delegate); do"
+            f" test ! -e {self.group}/$file || chown 1000:1000 {self.group}/$file; done"
+            " && echo '+memory +pids' > /sys/fs/cgroup/cgroup.subtree_control"
+            f" && echo {shlex.quote(_AS_USER)} > {self.home}/as_user.py"
+        )
+
+    def oci(self, *words: str, output: str = "") -> Result:
+        """Run `pyengine-oci` as this user, whose session is a group below the one that is delegated."""
+        places = f"{self.group}/session {self.home}"
+        into = f"> {output} 2>&1" if output else ""
+        return self.guest.shell(
+            f"python3 {self.home}/as_user.py {places} {shlex.join(words)} < /dev/null {into}"
+        )
+
+    def close(self) -> None:
+        self.oci("delete", "--force", "users")
+        assert self.guest.ok(f"ls -d {self.group}/*/") == f"{self.group}/session/"
+        self.guest.ok(f"rmdir {self.group}/session {self.group} && rm -r {self.home}")
+
+
+@pytest.fixture
+def user(guest: Guest) -> Iterator[User]:
+    made = User(guest)
+    yield made
+    made.close()
+
+
+def test_a_user_limits_and_stops_containers_where_a_group_is_delegated(guest: Guest, user: User) -> None:
+    def mine(config: dict[str, Any]) -> None:
+        config["process"]["capabilities"] = {}
+        spaces = [space for space in config["linux"]["namespaces"] if space["type"] != "network"]
+        config["linux"]["namespaces"] = [*spaces, {"type": "user"}]
+        ids = [{"containerID": 0, "hostID": 1000, "size": 1}]
+        config["linux"] |= {"uidMappings": ids, "gidMappings": ids}
+        del config["linux"]["cgroupsPath"]
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] in ("proc", "tmpfs")]
+
+    limits = {"pids": {"limit": 20}, "memory": {"limit": 64 * MIB}}
+    bundle = guest.bundle("users", "sleep", "1000", resources=limits, edit=mine)
+    guest.ok(f"chown -R 1000:1000 {bundle}")
+    out = f"{bundle}/out"
+
+    done = user.oci("run", "-d", "--bundle", str(bundle), "users", output=out)
+
+    assert (done.code, guest.ok(f"cat {out}")) == (0, "")
+    group = f"{user.group}/pyengine-users"
+    assert guest.ok(f"cat {group}/pids.max {group}/memory.max {group}/pids.current").split() == [
+        "20", str(64 * MIB), "1",
+    ]  # fmt: skip
+    assert user.oci("pause", "users").code == 0
+    assert "frozen 1" in guest.ok(f"cat {group}/cgroup.events")
+    assert user.oci("resume", "users").code == 0
+    assert user.oci("exec", "users", "cat", "/proc/self/cgroup").out == "0::/\n"
+    assert user.oci("update", "--pids-limit", "9", "users").code == 0
+    assert guest.ok(f"cat {group}/pids.max") == "9"
+    assert user.oci("kill", "--all", "users", "KILL").code == 0
+
+
+def test_what_is_not_delegated_cannot_be_limited_and_says_so(guest: Guest, user: User) -> None:
+    def mine(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"] = [{"type": "user"}, {"type": "mount"}, {"type": "pid"}]
+        ids = [{"containerID": 0, "hostID": 1000, "size": 1}]
+        config["linux"] |= {"uidMappings": ids, "gidMappings": ids}
+        config["linux"]["cgroupsPath"] = "/elsewhere/users"
+
+    bundle = guest.bundle("users", "sleep", "1000", edit=mine)
+    guest.ok(f"chown -R 1000:1000 {bundle}")
+
+    done = user.oci("run", "-d", "--bundle", str(bundle), "users")
+
+    assert done.code == 1
+    assert done.err.endswith("pyengine-oci: make control group /elsewhere/users: permission denied\n")
 
 
 def test_a_frozen_group_stands_still_and_can_be_killed(guest: Guest) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from tests.support import rootless
 from tests.support.home import Result, Terminal
 from tests.support.netlab import Namespace
 from tests.support.ocibundle import PROGRAM
@@ -62,20 +63,51 @@ class Podman:
             "CONTAINERS_CONF": str(self.base / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self.base / "storage.conf"),
         }
-        _import_image(self, self.base / "rootfs")
+        archive = _write_archive(self.base / "rootfs")
+        self._settle()
+        _import(self, archive)
+
+    def _settle(self) -> None:
+        """Do what its user needs before the first command."""
+
+    def _leave(self) -> None:
+        """Do what its user needs after the last command."""
 
     def argv(self, *words: str) -> list[str]:
         """Return a command line of podman."""
-        return [*_inside(self.host), "podman", "--tmpdir", str(self.base / "tmp"), *words]
+        return [*_inside(self.host), *self._command("--tmpdir", str(self.base / "tmp"), *words)]
+
+    def _command(self, *words: str) -> list[str]:
+        return ["podman", *words]
 
     def close(self) -> None:
         """Remove all."""
         call(self, "rm", "--all", "--force", "--time", "0")
         call(self, "rmi", "--all", "--force")
+        self._leave()
         left = left_of(self.base)
         shutil.rmtree(self.base, ignore_errors=True)
         self.host.close()
         assert left == []
+
+
+class RootlessPodman(Podman):
+    """podman of an unprivileged user: it, and so the runtime, is root of a user namespace."""
+
+    def _settle(self) -> None:
+        places = {"HOME": "home", "XDG_RUNTIME_DIR": "session"}
+        for name in places.values():
+            (self.base / name).mkdir(mode=0o700)
+        self.env |= {variable: f"{self.base}/{name}" for variable, name in places.items()}
+        self.env["USER"] = "nobody"
+        self.base.chmod(0o755)
+        rootless.give(self.base)
+
+    def _command(self, *words: str) -> list[str]:
+        return rootless.command(self.base, "podman", *words)
+
+    def _leave(self) -> None:
+        call(self, "system", "migrate")  # ends the process that keeps the user namespace
 
 
 class Dockerd:
@@ -109,7 +141,7 @@ class Dockerd:
             )  # fmt: skip
         try:
             self._await_answer()
-            _import_image(self, self.base / "rootfs")
+            _import(self, _write_archive(self.base / "rootfs"))
         except BaseException:
             self.close()
             raise
@@ -173,10 +205,14 @@ def write_rootfs(rootfs: Path) -> None:
     (rootfs / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
 
 
-def _import_image(driver: Driver, rootfs: Path) -> None:
+def _write_archive(rootfs: Path) -> Path:
     write_rootfs(rootfs)
     archive = rootfs.with_suffix(".tar")
     subprocess.run(["tar", "-C", str(rootfs), "-cf", str(archive), "."], check=True)
+    return archive
+
+
+def _import(driver: Driver, archive: Path) -> None:
     ok(driver, "import", "-c", "ENV PATH=/bin", str(archive), IMAGE)
 
 

@@ -35,7 +35,7 @@ def apply(writes: Sequence[Write], directory_of: Callable[[str], str | None]) ->
 def _write(write: Write, directory_of: Callable[[str], str | None]) -> list[str]:
     directory = directory_of(write.controller)
     if directory is None:
-        lack = f"{write.file}: this machine has no {write.controller} controller"
+        lack = f"{write.file}: the control group has no {write.controller} controller"
     elif not os.path.exists(f"{directory}/{write.file}"):
         lack = f"{write.file}: this kernel does not have it"
     else:

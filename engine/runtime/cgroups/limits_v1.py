@@ -43,6 +43,11 @@ def writes_v1(resources: Resources) -> tuple[Write, ...]:
     return tuple(found)
 
 
+def limits_anything(resources: Resources) -> bool:
+    """Tell whether anything but devices is limited."""
+    return bool(resources.unified or writes_v1(resources))
+
+
 def ignored_v1(resources: Resources) -> tuple[str, ...]:
     """Return what is asked for and has no effect in any kernel that is supported, one line each."""
     memory = resources.memory

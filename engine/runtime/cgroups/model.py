@@ -33,6 +33,9 @@ class Cgroup(Protocol):
     def create(self, resources: Resources) -> list[str]:
         """Make it, with its limits; return warnings. What was made is removed again on failure."""
 
+    def give(self, owner: int) -> None:
+        """Let a user of the host divide it further, in the layout that is safe for it: cgroup2."""
+
     def update(self, resources: Resources) -> list[str]:
         """Change its limits, without the device rules; return warnings."""
 
@@ -44,6 +47,9 @@ class Cgroup(Protocol):
 
         It writes `0`, itself, to each. It has one thread only.
         """
+
+    def beside(self, pid: int) -> "Cgroup":
+        """Return where a process is put that is to be with `pid`, which was born here."""
 
     def processes(self) -> list[int]:
         """Return the pids here and below, as the caller's PID namespace sees them."""

@@ -7,6 +7,7 @@ import os
 
 from engine.base.errors import NotSupported
 from engine.kernel.cgroup import Hierarchies
+from engine.runtime.cgroups.limits_v1 import limits_anything
 from engine.runtime.cgroups.model import OomWatch
 from engine.spec.runtime import Resources
 
@@ -25,9 +26,20 @@ class NoCgroup:
             return own_directories(file.read().decode(), self._where)
 
     def create(self, resources: Resources) -> list[str]:
-        """Do nothing: who asks for limits is refused before."""
-        del resources
+        """Do nothing; the devices are kept by there being no right to make nodes.
+
+        Raises:
+            NotSupported: limits are asked for.
+        """
+        if limits_anything(resources):
+            raise NotSupported(
+                "the container has no control group: it cannot be limited",
+                hint="none is delegated to this user",
+            )
         return []
+
+    def give(self, owner: int) -> None:
+        """Do nothing."""
 
     def update(self, resources: Resources) -> list[str]:
         """Refuse.
@@ -45,6 +57,11 @@ class NoCgroup:
     def doors(self) -> list[int]:
         """Return none."""
         return []
+
+    def beside(self, pid: int) -> "NoCgroup":
+        """Return this."""
+        del pid
+        return self
 
     def processes(self) -> list[int]:
         """Refuse.

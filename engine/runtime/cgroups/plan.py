@@ -65,7 +65,10 @@ def components(cgroups_path: str) -> tuple[str, ...]:
         InvalidArgument: it climbs, is the root, or no group can have that name.
     """
     if cgroups_path.count(":") == 2 and "/" not in cgroups_path:  # noqa: PLR2004 (slice:prefix:name)
-        raise NotSupported(f"linux.cgroupsPath {cgroups_path!r}: systemd's notation is not supported")
+        raise NotSupported(
+            f"linux.cgroupsPath {cgroups_path!r}: control groups are not asked of systemd",
+            hint="have the engine use cgroupfs",
+        )
     names = tuple(name for name in cgroups_path.split("/") if name not in ("", "."))
     wrong = "names no group" if not names else inside(cgroups_path)
     if wrong or "\0" in cgroups_path or "\n" in cgroups_path:

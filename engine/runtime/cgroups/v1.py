@@ -68,6 +68,9 @@ class LegacyCgroup:
             raise
         return [*ignored_v1(resources), *warnings]
 
+    def give(self, owner: int) -> None:
+        """Do nothing: who may write here may leave."""
+
     def update(self, resources: Resources) -> list[str]:
         """Change the limits; a limit of memory below what is in use is refused by the kernel."""
         return [*ignored_v1(resources), *apply(writes_v1(resources), self._found)]
@@ -114,6 +117,11 @@ class LegacyCgroup:
                 os.close(fd)
             raise
         return found
+
+    def beside(self, pid: int) -> "LegacyCgroup":
+        """Return this: here groups with and without others below take processes."""
+        del pid
+        return self
 
     def processes(self) -> list[int]:
         """Return the pids here and below."""

@@ -1,20 +1,25 @@
 """A control group of cgroup2: one directory; processes are born in it."""
 
+import contextlib
 import errno
 import os
 import select
 import signal as signals
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.base.errors import InvalidArgument, NotSupported
-from engine.kernel import bpf
+from engine.kernel import bpf, process
+from engine.kernel.cgroup import unified_path
 from engine.runtime.cgroups import devices, files, plan, statistics
 from engine.runtime.cgroups.apply import apply
 from engine.runtime.cgroups.limits_v2 import ignored_v2, writes_v2
 from engine.runtime.cgroups.oom import UnifiedOomWatch
 from engine.spec.runtime import Memory, Resources
 
+_NOT_ENABLED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY})
+_DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 _WANTED = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma")
 
 
@@ -42,7 +47,7 @@ class UnifiedCgroup:
         program = devices.program(plan.device_rules(resources))
         try:
             self._make()
-            warnings = apply(writes, lambda _: self.directory)
+            warnings = apply(writes, self._finder())
             self._attach_program(program)
         except BaseException:
             self.remove(timeout_s=1.0)
@@ -54,7 +59,20 @@ class UnifiedCgroup:
         writes = writes_v2(resources)
         if resources.memory and resources.memory.check_before_update:
             self._refuse_below_use(resources.memory)
-        return [*ignored_v2(resources), *apply(writes, lambda _: self.directory)]
+        return [*ignored_v2(resources), *apply(writes, self._finder())]
+
+    def give(self, owner: int) -> None:
+        """Make `owner` the owner of what the kernel says may be; an unprivileged user's it is already."""
+        if not process.is_host_root():
+            return
+        try:
+            names = files.read("/sys/kernel/cgroup", "delegate").split()
+        except FileNotFoundError:  # a kernel older than 4.15
+            names = list(_DELEGATED)
+        os.chown(self.directory, owner, -1)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(f"{self.directory}/{name}", owner, -1)
 
     def _refuse_below_use(self, memory: Memory) -> None:
         """Refuse what would have processes killed at once: cgroup2 takes any limit."""
@@ -69,23 +87,39 @@ class UnifiedCgroup:
             directory = f"{directory}/{name}"
             files.make(directory)
 
+    def _finder(self) -> Callable[[str], str | None]:
+        """Return what knows whether a controller is at hand here."""
+        at_hand = frozenset(files.read(self.directory, "cgroup.controllers").split()) | {"cgroup"}
+        return lambda controller: self.directory if controller in at_hand else None
+
     def _enable(self, directory: str) -> None:
+        """Turn on what groups below may need; what cannot be is missed by the limit that needs it."""
         available = files.read(directory, "cgroup.controllers").split()
         enabled = files.read(directory, "cgroup.subtree_control").split()
         for controller in _WANTED:
             if controller in available and controller not in enabled:
-                files.write(directory, "cgroup.subtree_control", f"+{controller}")
+                try:
+                    files.write(directory, "cgroup.subtree_control", f"+{controller}")
+                except OSError as err:  # not ours, or the group has processes of its own
+                    if err.errno not in _NOT_ENABLED:
+                        raise
 
     def _attach_program(self, program: bytes) -> None:
-        cgroup_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Let the program decide on devices. Who is not root and may not load it can make none either."""
         try:
             program_fd = bpf.load_cgroup_device_program(program)
+        except PermissionError:
+            if process.is_host_root():
+                raise
+            return
+        try:
+            cgroup_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 bpf.attach_cgroup_device_program(cgroup_fd, program_fd)
             finally:
-                os.close(program_fd)
+                os.close(cgroup_fd)
         finally:
-            os.close(cgroup_fd)
+            os.close(program_fd)
 
     def birth_fd(self) -> int | None:
         """Return a descriptor to clone into."""
@@ -94,6 +128,14 @@ class UnifiedCgroup:
     def doors(self) -> list[int]:
         """Return none: processes are born here."""
         return []
+
+    def beside(self, pid: int) -> "UnifiedCgroup":
+        """Return this; once it is divided it takes no process, and the group of `pid` below is the place."""
+        if not files.read(self.directory, "cgroup.subtree_control").strip():
+            return self
+        path = unified_path(files.read(f"/proc/{pid}", "cgroup"))
+        names = tuple(name for name in path.split("/") if name)
+        return UnifiedCgroup(Path(self._mount), names) if names[: len(self._names)] == self._names else self
 
     def processes(self) -> list[int]:
         """Return the pids here and below."""

@@ -4,6 +4,7 @@ import pytest
 
 from engine.base.errors import InvalidArgument, NotSupported
 from engine.kernel.cgroup import Hierarchies
+from engine.kernel.process import in_user_namespace
 from engine.runtime.arguments import default_root
 from engine.runtime.cgroups.none import NoCgroup, own_directories
 from engine.runtime.cgroups.select import cgroup_at
@@ -18,21 +19,41 @@ _LEGACY = Hierarchies(
 
 
 @pytest.mark.parametrize(
-    ("user", "environment", "root"),
+    ("user", "environment", "inside", "root"),
     [
-        (0, {}, "/run/pyengine-oci"),
-        (0, {"XDG_RUNTIME_DIR": "/run/user/0"}, "/run/pyengine-oci"),
-        (1000, {"XDG_RUNTIME_DIR": "/run/user/1000"}, "/run/user/1000/pyengine-oci"),
+        (0, {}, False, "/run/pyengine-oci"),
+        (0, {"XDG_RUNTIME_DIR": "/run/user/0"}, False, "/run/pyengine-oci"),
+        (1000, {"XDG_RUNTIME_DIR": "/run/user/1000"}, False, "/run/user/1000/pyengine-oci"),
+        # Root of a user namespace: a user with more ids, or a container's own.
+        (0, {"XDG_RUNTIME_DIR": "/run/user/1000", "USER": "ann"}, True, "/run/user/1000/pyengine-oci"),
+        (0, {"XDG_RUNTIME_DIR": "/run/user/1000"}, True, "/run/user/1000/pyengine-oci"),
+        (0, {"XDG_RUNTIME_DIR": "/run/user/0", "USER": "root"}, True, "/run/pyengine-oci"),
+        (0, {"USER": "ann"}, True, "/run/pyengine-oci"),
     ],
 )
-def test_where_the_state_of_a_user_is(user: int, environment: dict[str, str], root: str) -> None:
-    assert default_root(user, environment) == Path(root)
+def test_where_the_state_of_a_user_is(
+    user: int, environment: dict[str, str], inside: bool, root: str
+) -> None:
+    assert default_root(user, environment, in_user_namespace=inside) == Path(root)
 
 
 @pytest.mark.parametrize("environment", [{}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "run"}])
 def test_a_user_without_a_place_for_state(environment: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument, match="XDG_RUNTIME_DIR is not set"):
-        default_root(1000, environment)
+        default_root(1000, environment, in_user_namespace=False)
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "inside"),
+    [
+        ("         0          0 4294967295\n", False),
+        ("         0       1000          1\n", True),
+        ("         0       1000          1\n         1     100000      65536\n", True),
+        ("", True),
+    ],
+)
+def test_the_first_user_namespace_is_known_by_its_map(uid_map: str, inside: bool) -> None:
+    assert in_user_namespace(uid_map) is inside
 
 
 def test_a_config_for_an_unprivileged_user_asks_for_nothing_that_needs_root() -> None:
