@@ -145,13 +145,18 @@ def test_who_enters_containers_executes_what_cannot_be_written(lab: Lab, bundles
 
     lab.go(story)
 
-    bundle = str(bundles.bundle("c", "sh", "-c", "echo in; exec sleep 1000"))
-    with subprocess.Popen(bundles.argv("run", "--bundle", bundle, "c"), stdout=subprocess.PIPE) as running:
-        assert running.stdout is not None
-        assert running.stdout.readline() == b"in\n"
-        assert os.statvfs(f"/proc/{running.pid}/exe").f_flag & os.ST_RDONLY
-        bundles.ok("kill", "c", "KILL")
-        running.wait(_TIMEOUT_S)
+    words = ("sh", "-c", "echo in; exec sleep 1000")
+    made = bundles.bundle("made")
+    bundles.ok("create", "--bundle", str(made), "made")
+    assert os.statvfs(f"/proc/{bundles.state('made')['pid']}/exe").f_flag & os.ST_RDONLY
+    bundles.ok("start", "made")
+    for verb in (("run", "--bundle", str(bundles.bundle("run", *words)), "run"), ("exec", "made", *words)):
+        with subprocess.Popen(bundles.argv(*verb), stdout=subprocess.PIPE) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"in\n"
+            assert os.statvfs(f"/proc/{running.pid}/exe").f_flag & os.ST_RDONLY
+            bundles.ok("kill", verb[-1] if verb[0] == "run" else "made", "KILL")
+            running.wait(_TIMEOUT_S)
 
 
 def test_without_the_right_to_mount_it_is_a_sealed_copy(tmp_path: Path) -> None:
