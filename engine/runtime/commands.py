@@ -4,7 +4,6 @@ import contextlib
 import os
 import select
 import signal
-import stat
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,22 +11,18 @@ from pathlib import Path
 import msgspec
 
 from engine.base.errors import Conflict, InvalidArgument, NotFound, NotSupported
-from engine.kernel import process as kernel
-from engine.runtime import birth, console, hooks, inherited, reading, validate
+from engine.runtime import birth, hooks, inherited, outside, reading, validate
 from engine.runtime import delete as ending
 from engine.runtime.cgroups import place
 from engine.runtime.cgroups.select import cgroup_at
 from engine.runtime.create import create, prepare
 from engine.runtime.errors import StartFailed
-from engine.runtime.exec import enter
 from engine.runtime.hooks import HookPlan
 from engine.runtime.listener import agent_of
-from engine.runtime.model import Created, Stdio
+from engine.runtime.model import Created
 from engine.runtime.store import Container, Status, Store
-from engine.spec.runtime import Capabilities, Process, Resources, Spec, User
+from engine.spec.runtime import Resources, Spec
 
-_STDIO = Stdio(0, 1, 2)
-_WAIT_ALL = 0x40000000  # __WALL
 _END_TIMEOUT_MS = 5000
 _OPTION_REASONS = {
     "criu": "there is no checkpoint and no restore",
@@ -83,7 +78,7 @@ def run(context: Context) -> int:
             _start(created, found)
             os.close(created.pidfd)
             return 0
-        code = _foreground(created, lambda: _start(created, found))
+        code = outside.foreground(created, lambda: _start(created, found))
         if not context.flags.keep:
             _forget(container, created.cgroup, context.warn)
     return code
@@ -100,27 +95,6 @@ def _start(created: Created, found: HookPlan) -> None:
         hooks.run_all(found.poststart, found.document("running", created.pid), found.bundle)
 
 
-def _foreground(created: Created, start_it: Callable[[], None]) -> int:
-    """Start the process and wait for it, with our streams and signals; closes what `created` owns."""
-
-    def send(number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            kernel.pidfd_send_signal(created.pidfd, number)
-
-    relay = None if created.terminal_fd is None else console.Relay(created.terminal_fd)
-    with contextlib.ExitStack() as stack:
-        woken_fd = stack.enter_context(console.attention(send, relay.resize if relay else lambda: None))
-        if relay is not None:
-            stack.enter_context(console.raw(0))
-            relay.resize()
-        start_it()
-        code = console.wait(created, relay, woken_fd)
-    os.close(created.pidfd)
-    if created.terminal_fd is not None:
-        os.close(created.terminal_fd)
-    return code
-
-
 @contextlib.contextmanager
 def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Container, Created]]:
     """Lend the container and its process; when the caller fails, nothing of either is left."""
@@ -131,7 +105,7 @@ def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Co
     text, spec = _read_spec(bundle)
     if flags.no_pivot:
         context.warn("--no-pivot: the host's mounts stay below the root of the container")
-    _check_console(spec.process, flags.console_socket, detached=detached)
+    outside.check_console(spec.process, flags.console_socket, detached=detached)
     with contextlib.ExitStack() as undo:
         container = context.store.claim(flags.id)
         undo.callback(container.remove)
@@ -144,7 +118,7 @@ def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Co
                 told,
                 bundle,
                 container.id,
-                stdio=_STDIO,
+                stdio=outside.STDIO,
                 state_path=container.state_path,
                 listener_fd=listener.fileno() if listener else None,
                 prepared=prepare(told, bundle, container.id, pivot=not flags.no_pivot),
@@ -157,7 +131,7 @@ def _made(context: Context, *, detached: bool, waits: bool) -> Iterator[tuple[Co
         undo.callback(_abandon, created, container, context.warn)
         for warning in created.warnings:
             context.warn(warning)
-        _tell_outside(created, flags)
+        outside.tell(created, flags)
         yield container, created
         undo.pop_all()
 
@@ -180,16 +154,6 @@ def _refuse_unspeakable(bundle: Path) -> None:
         raise InvalidArgument(f"bundle: its path is not UTF-8: {validate.shown(str(bundle))}") from None
 
 
-def _check_console(process: Process | None, socket_path: Path | None, *, detached: bool) -> None:
-    terminal = process is not None and process.terminal
-    if terminal and detached and socket_path is None:
-        raise InvalidArgument("a terminal and nobody at it: give --console-socket")
-    if socket_path is not None and not terminal:
-        raise InvalidArgument("--console-socket without process.terminal")
-    if socket_path is not None and not detached:
-        raise InvalidArgument("--console-socket needs --detach")
-
-
 def _refuse_populated(spec: Spec, container_id: str) -> None:
     """Refuse a control group with processes: `delete` would kill them, whosever they are."""
     path = place.path_of(spec.linux.cgroups_path, container_id)
@@ -197,35 +161,10 @@ def _refuse_populated(spec: Spec, container_id: str) -> None:
         raise Conflict(f"control group {group.path} has processes already")
 
 
-def _tell_outside(created: Created, flags: Namespace) -> None:
-    if flags.console_socket is not None and created.terminal_fd is not None:
-        console.send_master(flags.console_socket, created.terminal_fd)
-        os.close(created.terminal_fd)
-    if flags.pid_file is not None:
-        _write_pid(flags.pid_file, created.pid)
-
-
-def _write_pid(path: Path, pid: int) -> None:
-    """Put `pid` into the file `path`, whole or not at all; what is there and no file stays as it is."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidArgument(f"--pid-file: not a file: {path}")
-    fresh = path.with_name(f".{path.name}")
-    fresh.write_text(str(pid), encoding="ascii")
-    fresh.replace(path)
-
-
 def _abandon(created: Created, container: Container, warn: Callable[[str], None]) -> None:
     """Undo a container that was made; descriptors end with this process."""
-    _end_child(created)
+    outside.end_child(created)
     _forget(container, created.cgroup, warn)
-
-
-def _end_child(created: Created) -> None:
-    with contextlib.suppress(ChildProcessError):  # reaped already: the number may be another's
-        if os.waitpid(created.pid, os.WNOHANG | _WAIT_ALL)[0] == 0:
-            os.kill(created.pid, signal.SIGKILL)
-            os.waitpid(created.pid, _WAIT_ALL)
 
 
 def _forget(container: Container, cgroup: str, warn: Callable[[str], None]) -> None:
@@ -382,87 +321,6 @@ def _change(flags: Namespace) -> Resources:
         change = reading.document(path, Resources)
     validate.check(change, "linux.resources")
     return change
-
-
-def execute(context: Context) -> int:
-    """Run another program in a container."""
-    flags = context.flags
-    given = inherited.given(flags.preserve_fds, {}, context.warn)
-    container = context.container()
-    found = container.demand("exec")
-    spec = container.spec()
-    process = exec_process(flags, spec)
-    _check_console(process, flags.console_socket, detached=flags.detach)
-    with container.pidfd() as pidfd:
-        created = enter(
-            found.pid,
-            spec,
-            process,
-            stdio=_STDIO,
-            cgroup=found.cgroup,
-            target_pidfd=pidfd,
-            preserved_fds=given.numbers,
-        )
-        created = msgspec.structs.replace(
-            created, agent=agent_of(spec, container.id, found.bundle, found.pid)
-        )
-    try:
-        for warning in created.warnings:
-            context.warn(warning)
-        _tell_outside(created, flags)
-        if not flags.detach:
-            return _foreground(created, lambda: birth.start(created))
-        birth.start(created)
-    except BaseException:
-        _end_child(created)
-        raise
-    return 0
-
-
-def exec_process(flags: Namespace, spec: Spec) -> Process:
-    """Return the process that `exec` asks for: a whole one, or the container's own with changes.
-
-    Raises:
-        InvalidArgument: there is nothing to execute, or a value is malformed.
-    """
-    if flags.process is not None:
-        return reading.document(flags.process, Process)
-    words = tuple(flags.args[1:] if flags.args[:1] == ["--"] else flags.args)
-    if not words or spec.process is None:
-        raise InvalidArgument("exec: no command given")
-    base = spec.process
-    user = _user(flags.user, base.user) if flags.user else base.user
-    if flags.additional_gids:
-        user = msgspec.structs.replace(user, additional_gids=(*user.additional_gids, *flags.additional_gids))
-    return msgspec.structs.replace(
-        base,
-        args=words,
-        env=(*base.env, *flags.env),
-        cwd=flags.cwd or base.cwd,
-        terminal=flags.tty,
-        user=user,
-        no_new_privileges=base.no_new_privileges or flags.no_new_privs,
-        capabilities=_with(base.capabilities, tuple(flags.cap)),
-    )
-
-
-def _user(text: str, base: User) -> User:
-    uid, colon, gid = text.partition(":")
-    if not (text.isascii() and uid.isdecimal() and (gid.isdecimal() or not colon)):
-        raise InvalidArgument(f"invalid user: {text!r}", hint="give numbers, as 1000 or 1000:1000")
-    return msgspec.structs.replace(base, uid=int(uid), gid=int(gid) if colon else base.gid)
-
-
-def _with(base: Capabilities | None, more: tuple[str, ...]) -> Capabilities | None:
-    if not more:
-        return base
-    base = base or Capabilities()
-    return msgspec.structs.replace(
-        base,
-        bounding=(*base.bounding, *more),
-        effective=(*base.effective, *more),
-        permitted=(*base.permitted, *more),
-    )
 
 
 def exit_code_of(err: BaseException) -> int:

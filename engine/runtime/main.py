@@ -220,6 +220,12 @@ def _spec(context: Context) -> int:
     return 0
 
 
+def _exec(context: Context) -> int:
+    from engine.runtime.execute import execute  # noqa: PLC0415 (see above)
+
+    return execute(context)
+
+
 def _features(_context: Context) -> int:
     from engine.runtime.features import features  # noqa: PLC0415 (see above)
 
@@ -233,7 +239,7 @@ _VERBS: dict[str, Callable[[Context], int]] = {
     "state": _state,
     "kill": commands.kill,
     "delete": commands.delete,
-    "exec": commands.execute,
+    "exec": _exec,
     "pause": commands.pause,
     "resume": commands.resume,
     "update": commands.update,

@@ -2,7 +2,8 @@ import pytest
 
 from engine.base.errors import InvalidArgument
 from engine.runtime import arguments
-from engine.runtime.commands import exec_process, signal_number
+from engine.runtime.commands import signal_number
+from engine.runtime.execute import exec_process
 from engine.spec.runtime import OCI_VERSION, Process, Spec, User
 
 _SPEC = Spec(oci_version=OCI_VERSION, process=Process(cwd="/", args=("sh",), user=User(uid=5, gid=6)))
