@@ -6,18 +6,29 @@ cgroup-v1/memory.rst, "OOM Control" (`oom_kill` there since 4.13).
 
 from pathlib import Path
 
+from engine.runtime.cgroups import files
+
 _ROOT = Path("/sys/fs/cgroup")
 
 
 def was_oom_killed(cgroup: str, *, root: Path = _ROOT) -> bool:
-    """Read the counter of the container's control group, which is still there."""
+    """Read the counters of the container's control group, which is still there.
+
+    cgroup2 counts a kill in every group above as well; v1 only where the process was, which may be a
+    group that the container has made.
+    """
     if not cgroup:
         return False
     below = cgroup.lstrip("/")
-    for path in (root / below / "memory.events", root / "memory" / below / "memory.oom_control"):
-        try:
-            text = path.read_text()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        return any(line.startswith("oom_kill ") and not line.endswith(" 0") for line in text.splitlines())
-    return False
+    if _counted(f"{root}/{below}/memory.events"):
+        return True
+    groups = files.tree(f"{root}/memory/{below}")
+    return any(_counted(f"{group}/memory.oom_control") for group in groups)
+
+
+def _counted(path: str) -> bool:
+    try:
+        text = Path(path).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return any(line.startswith("oom_kill ") and not line.endswith(" 0") for line in text.splitlines())
