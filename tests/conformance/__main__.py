@@ -10,13 +10,13 @@ import argparse
 import datetime
 import os
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from engine.base import jsonio
-from tests.conformance import children, crun_suite, runtime_tools
+from tests.conformance import children, crun_suite, enclosure, runtime_tools
 from tests.conformance.runtimes import NAMES, Runtime, idle, runtime
 from tests.conformance.verdicts import Score, Tally, by_group, regressions, score, tally
 
@@ -60,11 +60,16 @@ def main() -> int:
             f" {' and '.join(missing or wanted)}; see tests/conformance/README.md\n"
         )
         return 1
+    return enclosure.run(lambda scratch: _run_all(wanted, suites, scratch, flags))
+
+
+def _run_all(wanted: Sequence[str], suites: Path, scratch: Path, flags: argparse.Namespace) -> int:
     children.adopt_orphans()
     failed = False
     for name in wanted:
-        with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
-            failed |= _run_suite(name, suites / name, Path(scratch), flags)
+        directory = scratch / name
+        directory.mkdir()
+        failed |= _run_suite(name, suites / name, directory, flags)
     return int(failed)
 
 
