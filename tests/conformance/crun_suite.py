@@ -2,8 +2,8 @@
 
 They are written to a directory of our own from the tag 1.8.1 of the check-out (from what is
 checked out where the tag is missing) and run one by one: one that hangs spoils no other. What
-they run in containers is `init.c`, built without seccomp.h: so one test of
-seccomp passes nowhere. libmount_stand_in.py is put in the place of Python's libmount.
+they run in containers is `init.c`, built without seccomp.h. libmount_stand_in.py is put in the
+place of Python's libmount.
 
 They give crun's own flags `--cgroup-manager` and `--config` with each call. Other runtimes are
 reached through a script that leaves out those two where they ask for what is the default.

@@ -11,10 +11,10 @@ class Mount:
 
     def __init__(self, line: str) -> None:
         own, _, filesystem = line.partition(" - ")
-        fields = own.split()
+        fields = own.split(" ")
         self.target = fields[4]
         self.vfs_options = fields[5]
-        self.fs_options = filesystem.split()[2]
+        self.fs_options = filesystem.split(" ")[2]  # the source before it may be empty: runc's of /proc is
 
 
 class Table:
