@@ -153,7 +153,8 @@ def _clone(child: Child, line_fd: int, place: Place) -> tuple[int, int]:
         birth_fd = place.cgroup.birth_fd()
         if birth_fd is not None:
             undo.callback(os.close, birth_fd)
-        doors = place.cgroup.doors()
+        with as_start_failure("join control group", place.cgroup.path):
+            doors = place.cgroup.doors()
         for door_fd in doors:
             undo.callback(os.close, door_fd)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.kernel.cgroup import Hierarchies
 from engine.runtime import birth
+from engine.runtime.cgroups.v1 import LegacyCgroup
 from engine.runtime.errors import StartFailed
 from engine.runtime.handshake import Report, wait_ready
 
@@ -36,3 +38,33 @@ def test_one_that_is_not_taken_ends_and_names_the_group(tmp_path: Path) -> None:
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     os.close(refusing_fd)
+
+
+def test_a_group_that_is_gone_is_named(tmp_path: Path) -> None:
+    group = LegacyCgroup(Hierarchies(None, {"cpu": tmp_path}), ("web",))
+
+    with pytest.raises(StartFailed, match="join control group /web: no such file or directory"):
+        birth.bear(lambda _: None, group)
+
+
+def test_descriptors_of_a_group_that_is_half_gone_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "cpu/web").mkdir(parents=True)
+    (tmp_path / "cpu/web/tasks").touch()
+    group = LegacyCgroup(Hierarchies(None, {"cpu": tmp_path / "cpu", "memory": tmp_path / "gone"}), ("web",))
+    before = os.listdir("/proc/self/fd")
+
+    with pytest.raises(FileNotFoundError):
+        group.doors()
+
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_hierarchies_that_share_a_mount_have_one_door(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/tasks").touch()
+    group = LegacyCgroup(Hierarchies(None, {"cpu": tmp_path, "cpuacct": tmp_path}), ("web",))
+
+    doors = group.doors()
+
+    assert len(doors) == 1
+    os.close(doors[0])
