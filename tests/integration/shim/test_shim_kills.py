@@ -33,7 +33,7 @@ _EXEC = [
     ("sendto", 2),
 ]  # fmt: skip
 _EXEC_CHILD = [
-    ("setsid", 1), ("setgroups", 1), ("setresuid", 1), ("capset", 1), ("chdir", 1), ("recvfrom", 1),
+    ("setsid", 1), ("setgroups", 1), ("setresuid", 1), ("capset", 1), ("chdir", 1), ("execve", 1),
 ]  # fmt: skip
 _END = [("wait4", 1), ("fsync", 1), ("rename", 1), ("fsync", 2), ("sendto", 1)]
 
