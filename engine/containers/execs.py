@@ -15,8 +15,8 @@ from engine.containers.launcher import Launcher
 from engine.containers.lifecycle import start_text
 from engine.containers.live import Container
 from engine.containers.model import Status
+from engine.containers.shim import Shim
 from engine.containers.shimlink import StartFailed
-from engine.containers.shims import Shim
 from engine.spec.docker import ExecRequest
 from engine.spec.runtime import Process
 

@@ -18,7 +18,7 @@ from engine.containers.core import Core
 from engine.containers.creation import check_binds, find_init, port_mappings
 from engine.containers.live import Container
 from engine.containers.model import Definition, MountPoint
-from engine.containers.shims import Shim
+from engine.containers.shim import Shim
 from engine.containers.users import Identity
 from engine.networks import etcfiles
 from engine.networks.model import CONTAINER_PREFIX, HOST, Sandbox, SandboxRequest

@@ -20,8 +20,8 @@ from engine.containers.creation import parse_signal
 from engine.containers.launcher import Launcher
 from engine.containers.live import Container, Ended
 from engine.containers.model import NANOSECONDS, Event, Status, now_ns
+from engine.containers.shim import Shim
 from engine.containers.shimlink import StartFailed
-from engine.containers.shims import Shim
 from engine.networks.model import Sandbox
 from engine.shim.protocol import Exit
 

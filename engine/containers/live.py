@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.base.errors import Conflict
 from engine.containers.model import Definition, Event, State, Status, WrongStatus
-from engine.containers.shims import Shim
+from engine.containers.shim import Shim
 
 
 @dataclass(frozen=True, slots=True)

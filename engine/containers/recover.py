@@ -16,7 +16,8 @@ from engine.containers.core import Core
 from engine.containers.lifecycle import Lifecycle
 from engine.containers.live import Container
 from engine.containers.model import Definition, Event, State, Status
-from engine.containers.shims import Shim, read_exit
+from engine.containers.shim import Shim
+from engine.shim.cleanup import read_exit
 from engine.shim.protocol import Exit
 from engine.spec.docker import ContainerConfig, HostConfig
 

@@ -16,7 +16,8 @@ from typing import Any
 from engine.base import jsonio
 from engine.base.ids import new_id
 from engine.base.paths import Root, Run
-from engine.containers.shims import Shim, Shims, SpawnRequest
+from engine.containers.shim import Shim
+from engine.containers.shims import Shims, SpawnRequest
 from engine.spec.runtime import (
     OCI_VERSION,
     Capabilities,

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from engine.base.errors import EngineError, Unavailable
-from engine.containers.shims import Shim, StartFailed
+from engine.containers.shim import Shim
+from engine.containers.shims import StartFailed
 from tests.support.shimlab import Lab, parent_of
 from tests.support.tracing import killing
 
