@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +22,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.base.errors import Conflict, EngineError, InvalidArgument, NotSupported
-from engine.base.unixsocket import short_address
 from engine.runtime.cgroups.model import Cgroup
 from engine.runtime.errors import StartFailed
 from engine.runtime.plan import ContainerPlan, check_terminal_size
 from engine.shim.answers import Timeline, failed
 from engine.shim.cleanup import write_exit
+from engine.shim.daemons import Daemons
 from engine.shim.execs import Execs, only
 from engine.shim.log import ContainerLog, open_log
-from engine.shim.loop import READ, Loop
+from engine.shim.loop import Loop
 from engine.shim.oom import was_oom_killed
 from engine.shim.peer import Peer, close_all
 from engine.shim.protocol import (
@@ -64,7 +63,6 @@ _KILL_TIMEOUT_NS = 10 * 10**9
 _KILL_POLL_MS = 1000
 _LINGER_S = 10.0  # for a client that still takes its output when the shim is deleted
 _spec_decoder = msgspec.json.Decoder(Spec)
-_UCRED = struct.Struct("3i")
 
 
 class Status(enum.StrEnum):
@@ -107,15 +105,20 @@ class Server:
         self._bundle = Path(request.bundle)
         self._exit_path = Path(request.exit_path)
         self._loop = Loop(lambda err: note(f"internal error: {err!r}"))
-        self._peers: list[Peer] = []
+        self._daemons = Daemons(
+            self._loop,
+            self._bundle / "shim.sock",
+            hello=self._hello,
+            serve=self._serve,
+            when_gone=self._end_if_done,
+        )
         self._status = Status.CREATED
         self._exit: Exit | None = None  # known to be true: announced or about to be
         self._announced = False
         self._recorded = False
         self._deleted = False
         self._log: ContainerLog | None = None
-        self._listener: socket.socket | None = None
-        self._execs = Execs(self._loop, runtime, tell=self._broadcast, when_client_gone=self._end_if_done)
+        self._execs = Execs(self._loop, runtime, tell=self._daemons.tell, when_client_gone=self._end_if_done)
         self._spec: Spec
         self._io: ProcessIO
         self._created: Created
@@ -149,8 +152,8 @@ class Server:
                 when_client_gone=self._end_if_done,
             )
             undo.callback(self._io.abandon)
-            self._listener = self._listen()
-            undo.callback(self._stop_listening)
+            self._daemons.listen()
+            undo.callback(self._daemons.stop_listening)
             self._loop.watch_children(self._reap)
             started_ns = timeline.add("shim", "prepare", started_ns)
             self._created = self._runtime.create(
@@ -171,10 +174,9 @@ class Server:
 
     def run(self, daemon: socket.socket, timeline: Timeline) -> None:
         """Greet `daemon`, then serve to the end."""
-        self._add_peer(daemon, tuple(timeline.spans))
+        self._daemons.add(daemon, tuple(timeline.spans))
         self._loop.run()
-        for peer in self._peers[:]:
-            peer.close()
+        self._daemons.close()
         if self._log is not None:
             if self._request.durable:
                 self._log.sync()  # nobody waits for it any more
@@ -186,68 +188,21 @@ class Server:
     def _terminal(self) -> bool:
         return self._spec.process is not None and self._spec.process.terminal
 
-    def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        mask = os.umask(0o177)
-        try:
-            with short_address(self._bundle / "shim.sock") as address:
-                listener.bind(address)
-            listener.listen(16)
-        except BaseException:
-            listener.close()
-            raise
-        finally:
-            os.umask(mask)
-        listener.setblocking(False)
-        self._loop.watch(listener.fileno(), READ, self._accept)
-        return listener
-
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._loop.unwatch(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
-            (self._bundle / "shim.sock").unlink(missing_ok=True)
-
     # Daemons
 
-    def _accept(self, _events: int) -> None:
-        if self._listener is None:
-            return
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        if _UCRED.unpack(credentials)[1] != os.geteuid():
-            sock.close()
-            return
-        self._add_peer(sock, ())
-
-    def _add_peer(self, sock: socket.socket, spans: tuple[SpanRecord, ...]) -> None:
-        peer = Peer(self._loop, sock, on_request=self._serve, on_gone=self._peer_gone)
-        self._peers.append(peer)
-        peer.send(
-            Hello(
-                container_id=self._request.container_id,
-                shim_pid=os.getpid(),
-                pid=self._created.pid,
-                status=self._status.value,
-                exit=self._exit if self._announced else None,
-                execs=self._execs.known(),
-                spans=spans,
-            )
+    def _hello(self, spans: tuple[SpanRecord, ...]) -> Hello:
+        """Return all that a new daemon has to know."""
+        hello = Hello(
+            container_id=self._request.container_id,
+            shim_pid=os.getpid(),
+            pid=self._created.pid,
+            status=self._status.value,
+            exit=self._exit if self._announced else None,
+            execs=self._execs.known(),
+            spans=spans,
         )
         self._execs.forget_ended()
-
-    def _peer_gone(self, peer: Peer) -> None:
-        self._peers.remove(peer)
-        self._end_if_done()
-
-    def _broadcast(self, message: AnyAnswer) -> bool:
-        for peer in self._peers[:]:
-            peer.send(message)
-        return bool(self._peers)
+        return hello
 
     def _serve(self, peer: Peer, request: AnyRequest, fds: list[int]) -> None:
         try:
@@ -433,7 +388,7 @@ class Server:
     def _announce(self) -> None:
         self._announced = True
         if self._exit is not None:
-            self._broadcast(Exited(exit=self._exit))
+            self._daemons.tell(Exited(exit=self._exit))
         self._end_if_done()
 
     def _never_ran(self, err: StartFailed) -> None:
@@ -447,9 +402,9 @@ class Server:
     def _end_if_done(self) -> None:
         if self._deleted:
             settled = self._exit is not None and not self._has_clients()
-            if settled and not any(peer.has_queued for peer in self._peers):
+            if settled and not self._daemons.have_queued:
                 self._loop.stop()
-        elif self._announced and self._recorded and not self._peers and not self._has_clients():
+        elif self._announced and self._recorded and not self._daemons.are_there and not self._has_clients():
             self._remove()
             self._loop.stop()
 
@@ -458,7 +413,7 @@ class Server:
 
     def _remove(self) -> None:
         """Remove what the container has on this machine apart from its bundle's files."""
-        self._stop_listening()
+        self._daemons.stop_listening()
         self._runtime.delete(self._created.cgroup, self._bundle)
         if self._log is not None:
             self._log.settle()  # from here on a next run may open it
