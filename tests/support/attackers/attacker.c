@@ -86,8 +86,14 @@ static void look(const char *pid)
 	follow(path, "root", "root\n");
 	follow(path, "cwd", "cwd\n");
 	follow(path, "exe", "exe\n");
+	snprintf(path, sizeof path, "/proc/%s/exe", pid);
+	int fd = open(path, O_WRONLY); /* of who runs from it this is busy at best */
+	if (fd >= 0) {
+		tell("/found", "writable exe\n");
+		close(fd);
+	}
 	snprintf(path, sizeof path, "/proc/%s/environ", pid);
-	int fd = open(path, O_RDONLY);
+	fd = open(path, O_RDONLY);
 	if (fd >= 0) {
 		ssize_t size = read(fd, text, sizeof text);
 		if (size > 0 && memmem(text, size, "OUTSIDE=", 8))
