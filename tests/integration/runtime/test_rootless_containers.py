@@ -22,7 +22,7 @@ from engine.base import process
 from engine.kernel import prctl
 from engine.kernel.mount import MountFlag, mount
 from engine.kernel.process import CloneFlag, unshare
-from engine.runtime import documents
+from engine.runtime import documents, execute
 from engine.runtime.main import main
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox", "user_namespaces", "uidmap")
@@ -31,7 +31,7 @@ _USER = 65534  # nobody: newuidmap wants a name
 _FIRST, _COUNT = 300_000, 5000
 # Loaded on first use, which would be the user's.
 codecs.lookup("ascii")
-LATER = (documents, process)
+LATER = (documents, execute, process)
 
 
 class Home:
