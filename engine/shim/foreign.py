@@ -48,7 +48,7 @@ _ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _WAIT_ALL = 0x40000000  # __WALL
 _NOT_THERE = ("not found in $path", "no such file or directory")
-_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error")
+_NOT_EXECUTABLE = ("permission denied", "operation not permitted", "is a directory", "exec format error")
 _NO_LINE = -1
 _COVER = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC
 

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine.base import jsonio
 from engine.base.ids import new_id
 from engine.base.paths import Root, Run
@@ -34,6 +36,10 @@ from engine.spec.runtime import (
 from engine.spec.runtime import Root as RootSpec
 
 TIMEOUT_S = 60.0
+# what a user sees of a container is the same, whichever runtime made it
+EACH_RUNTIME = pytest.mark.parametrize(
+    "lab", ["", "runc", "crun"], ids=["built-in", "runc", "crun"], indirect=True
+)
 _END_TIMEOUT_MS = 5000
 _HEADER = struct.Struct(">BxxxL")
 _SPACES = tuple(

@@ -13,12 +13,13 @@ from engine.base.errors import Conflict, InvalidArgument, Unavailable
 from engine.containers.logs import read
 from engine.containers.shims import Exit, SpawnRequest, StartFailed, read_exit
 from tests.support.engine import eventually
-from tests.support.shimlab import Lab
+from tests.support.shimlab import EACH_RUNTIME, Lab
 from tests.support.tracing import watched
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
 
 
+@EACH_RUNTIME
 @pytest.mark.parametrize(
     ("script", "code", "number"),
     [("exit 0", 0, 0), ("exit 3", 3, 0), ("exit 255", 255, 0), ("kill -9 $$; sleep 100", 0, 0)],
@@ -42,6 +43,7 @@ def test_the_exit_code_is_reported_and_durable(lab: Lab, script: str, code: int,
     lab.go(story)
 
 
+@EACH_RUNTIME
 @pytest.mark.parametrize(
     ("program", "code"),
     [("no-such-program", 127), ("/bin/nowhere", 127), ("/bin/not-a-program", 126), ("/etc", 126)],
@@ -83,6 +85,7 @@ def test_a_bundle_without_config_is_refused_and_removed(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_a_created_container_waits_for_start(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("echo", "ran")
@@ -102,6 +105,7 @@ def test_a_created_container_waits_for_start(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_delete_ends_what_still_runs(lab: Lab) -> None:
     async def story() -> None:
         created = await lab.spawn("sleep", "1000")
@@ -127,6 +131,7 @@ def test_the_socket_is_roots_alone_and_its_path_may_be_long(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_pause_stops_the_container_and_resume_lets_it_go_on(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("cat", open_stdin=True, stdin_once=True)
@@ -159,6 +164,7 @@ def test_sigkill_ends_a_paused_container(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_a_kill_for_want_of_memory_is_recorded(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("sh", "-c", "head -c 200m /dev/zero | tail", memory_bytes=20 << 20)
@@ -182,6 +188,7 @@ def test_without_a_pid_namespace_of_its_own_nothing_survives_init(lab: Lab) -> N
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_the_daemon_ends_and_the_next_one_adopts(lab: Lab) -> None:
     async def story() -> None:
         before = await lab.spawn("sh", "-c", "cat; exit 7", open_stdin=True, stdin_once=True)
@@ -207,6 +214,7 @@ def test_the_daemon_ends_and_the_next_one_adopts(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_a_created_container_can_be_adopted_and_started(lab: Lab) -> None:
     async def story() -> None:
         before = await lab.spawn("echo", "hello")
@@ -290,6 +298,7 @@ async def gone(pid: int) -> None:
     os.close(pidfd)
 
 
+@EACH_RUNTIME
 def test_an_exit_while_no_daemon_lives_is_kept(lab: Lab) -> None:
     async def story() -> None:
         before = await lab.spawn("sh", "-c", "echo last words; exit 9")
@@ -306,6 +315,7 @@ def test_an_exit_while_no_daemon_lives_is_kept(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_a_killed_shim_takes_its_container_with_it(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("sleep", "1000")

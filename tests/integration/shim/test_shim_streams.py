@@ -12,11 +12,12 @@ import pytest
 from engine.base.errors import Conflict, InvalidArgument, NotFound
 from engine.containers.logs import read
 from engine.containers.shims import StartFailed
-from tests.support.shimlab import TIMEOUT_S, Lab
+from tests.support.shimlab import EACH_RUNTIME, TIMEOUT_S, Lab
 
 pytestmark = pytest.mark.requires("root", "namespaces", "busybox")
 
 
+@EACH_RUNTIME
 def test_both_streams_are_framed_and_logged(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("sh", "-c", "echo out; echo err >&2; echo -n end")
@@ -197,6 +198,7 @@ def test_many_clients_come_and_go_without_a_leak(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_a_terminal_has_a_size_and_takes_another(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("sh", terminal=True, open_stdin=True, tty_size=(77, 33))
@@ -266,6 +268,7 @@ def test_detach_keys_close_the_client_and_leave_the_container(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 def test_an_exec_process_has_streams_and_an_exit_code_of_its_own(lab: Lab) -> None:
     async def story() -> None:
         shim = await lab.spawn("sleep", "1000")
@@ -311,6 +314,7 @@ def test_an_exec_process_without_client_runs_to_its_end(lab: Lab) -> None:
     lab.go(story)
 
 
+@EACH_RUNTIME
 @pytest.mark.parametrize(("program", "code"), [("no-such-program", 127), ("/bin/not-a-program", 126)])
 def test_an_exec_that_cannot_run_says_why_and_hurts_nobody(lab: Lab, program: str, code: int) -> None:
     async def story() -> None:

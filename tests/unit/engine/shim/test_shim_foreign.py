@@ -15,6 +15,7 @@ RUNC = b"""{"level":"warning","msg":"exec: permission denied","time":"t"}
         (b"executable file `nope` not found in $PATH: No such file or directory", 127),
         (b'exec: \\"/etc\\": permission denied', 126),
         (b"open executable: Permission denied", 126),
+        (b"open executable: Operation not permitted", 126),  # crun, of a directory
         (b"exec /bin/x: exec format error", 126),
         (b'error mounting \\"/x\\" to rootfs: no such file or directory', 125),
         (b"container id is taken", 125),
