@@ -61,9 +61,15 @@ def held_capabilities() -> int:
     return permitted
 
 
-def set_groups(ids: IdMap) -> bool:
-    """Tell whether a user namespace that this process maps will let its processes set groups."""
-    return idmaps.groups_can_be_set(ids, held_capabilities())
+def set_groups(ids: IdMap | None) -> bool:
+    """Tell whether processes may set groups in a user namespace with that map; None: in this one."""
+    return _own_groups() if ids is None else idmaps.groups_can_be_set(ids, held_capabilities())
+
+
+@cache
+def _own_groups() -> bool:
+    with open("/proc/self/setgroups", "rb") as file:
+        return file.read().strip() == b"allow"
 
 
 def give_pipes(stdio: Stdio, owner: int | None) -> None:

@@ -95,7 +95,7 @@ def plan_container(
     layers: Sequence[Mount],
     last_capability: int,
     held_capabilities: int,
-    set_groups: Callable[[IdMap], bool] = lambda _: True,
+    set_groups: Callable[[IdMap | None], bool] = lambda _: True,
     pivot: bool = True,
 ) -> ContainerPlan:
     """Return the plan for `spec`, to be carried out by a process with `held_capabilities`, a mask.
@@ -169,7 +169,7 @@ def plan_process(
     *,
     last_capability: int,
     held_capabilities: int,
-    set_groups: Callable[[IdMap], bool] = lambda _: True,
+    set_groups: Callable[[IdMap | None], bool] = lambda _: True,
 ) -> ProcessPlan:
     """Return the plan for `process` under the filter of `spec`.
 
@@ -188,10 +188,11 @@ def plan_process(
         if asked:
             raise NotSupported(f"process.{what}: not supported by this runtime")
     users = _users(spec)
-    groups = users is None or set_groups(users)
+    groups = set_groups(users)
     own_users = bool(namespaces_of(spec) & CloneFlag.NEWUSER)
     if users is not None:
-        userns.check_process(process, users, set_groups=groups)
+        userns.check_process(process, users)
+    userns.check_groups(process, set_groups=groups)
     if own_users:
         held_capabilities = (1 << last_capability + 1) - 1
     profile = spec.linux.seccomp

@@ -73,11 +73,21 @@ def is_mapped(number: int, ranges: Sequence[IdMapping]) -> bool:
     return host_id(number, ranges) is not None
 
 
-def check_process(process: Process, ids: IdMap, *, set_groups: bool) -> None:
+def check_groups(process: Process, *, set_groups: bool) -> None:
+    """Refuse further groups where nobody may set any.
+
+    Raises:
+        InvalidArgument: they are asked for.
+    """
+    if process.user.additional_gids and not set_groups:
+        raise InvalidArgument("process.user.additionalGids: a single mapped group leaves no right to set any")
+
+
+def check_process(process: Process, ids: IdMap) -> None:
     """Refuse ids that the container does not have; root it must have, for it makes the container.
 
     Raises:
-        InvalidArgument: one is not mapped, or groups are asked for and nobody may set them.
+        InvalidArgument: one is not mapped.
     """
     user = process.user
     for number, ranges, what, by in (
@@ -89,8 +99,6 @@ def check_process(process: Process, ids: IdMap, *, set_groups: bool) -> None:
     ):
         if not is_mapped(number, ranges):
             raise InvalidArgument(f"{what}: {number} is not mapped by linux.{by}")
-    if user.additional_gids and not set_groups:
-        raise InvalidArgument("process.user.additionalGids: a single mapped group leaves no right to set any")
 
 
 def own_only(ids: IdMap, uid: int, gid: int) -> bool:

@@ -263,6 +263,31 @@ os.execvp("python3", ["python3", "-m", "engine.runtime.entry", *sys.argv[3:]])
 """
 
 
+_AS_ROOT_INSIDE = """
+import os, sys
+os.environ["XDG_RUNTIME_DIR"], os.environ["USER"] = sys.argv[2], "somebody"
+child = os.fork()
+if child == 0:
+    group = os.open(sys.argv[1] + "/cgroup.procs", os.O_WRONLY)
+    os.write(group, b"0")
+    os.setgroups([])
+    os.setresgid(1000, 1000, 1000)
+    os.setresuid(1000, 1000, 1000)
+    os.execvp("python3", ["python3", "-c", sys.argv[3], sys.argv[4]])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+_UNSHARED = """
+import os, sys
+sys.path.insert(0, "/usr/lib/pyengine")
+from engine.kernel.process import CloneFlag, unshare
+unshare(CloneFlag.NEWUSER | CloneFlag.NEWNS)
+for name, text in (("setgroups", "deny"), ("gid_map", "0 1000 1"), ("uid_map", "0 1000 1")):
+    with open("/proc/self/" + name, "w") as file:
+        file.write(text)
+os.execvp("sh", ["sh", "-c", sys.argv[1]])
+"""
+
+
 class User:
     """An unprivileged user of the machine, whose session is in a group that is delegated to it."""
 
@@ -276,6 +301,7 @@ class User:
             f" test ! -e {self.group}/$file || chown 1000:1000 {self.group}/$file; done"
             " && echo '+memory +pids' > /sys/fs/cgroup/cgroup.subtree_control"
             f" && echo {shlex.quote(_AS_USER)} > {self.home}/as_user.py"
+            f" && echo {shlex.quote(_AS_ROOT_INSIDE)} > {self.home}/as_root_inside.py"
         )
 
     def oci(self, *words: str, output: str = "") -> Result:
@@ -284,6 +310,14 @@ class User:
         into = f"> {output} 2>&1" if output else ""
         return self.guest.shell(
             f"python3 {self.home}/as_user.py {places} {shlex.join(words)} < /dev/null {into}"
+        )
+
+    def shell_inside(self, script: str) -> Result:
+        """Run a script as root of a user namespace of this user's, as rootless podman runs its runtime."""
+        places = f"{self.group}/session {self.home}"
+        return self.guest.shell(
+            f"python3 {self.home}/as_root_inside.py {places}"
+            f" {shlex.quote(_UNSHARED)} {shlex.quote(script)} < /dev/null"
         )
 
     def close(self) -> None:
@@ -328,6 +362,27 @@ def test_a_user_limits_and_stops_containers_where_a_group_is_delegated(guest: Gu
     assert user.oci("update", "--pids-limit", "9", "users").code == 0
     assert guest.ok(f"cat {group}/pids.max") == "9"
     assert user.oci("kill", "--all", "users", "KILL").code == 0
+
+
+def test_the_root_of_a_user_namespace_is_this_user_and_no_other(guest: Guest, user: User) -> None:
+    def mine(config: dict[str, Any]) -> None:
+        del config["linux"]["cgroupsPath"]
+        config["process"]["capabilities"] = {}
+
+    bundle = guest.bundle("users", "sleep", "1000", resources={"pids": {"limit": 20}}, edit=mine)
+    guest.ok(f"chown -R 1000:1000 {bundle}")
+    group = f"{user.group}/pyengine-users"
+    oci = "env PYTHONPATH=/usr/lib/pyengine python3 -m engine.runtime.entry"
+
+    done = user.shell_inside(
+        f"{oci} run -d --bundle {bundle} users < /dev/null > {bundle}/out 2>&1 || cat {bundle}/out;"
+        f" cat {group}/pids.max; stat -c %u {group}; ls {user.home}/pyengine-oci;"
+        f" {oci} exec users cat /proc/self/cgroup; {oci} pause users; grep frozen {group}/cgroup.events;"
+        f" {oci} delete --force users && ls {user.home}/pyengine-oci"
+    )
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == ["20", "0", "users", "0::/", "frozen 1"]
 
 
 def test_what_is_not_delegated_cannot_be_limited_and_says_so(guest: Guest, user: User) -> None:

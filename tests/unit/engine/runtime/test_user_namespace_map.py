@@ -1,7 +1,16 @@
 import pytest
 
 from engine.base.errors import InvalidArgument
-from engine.runtime.userns import check_process, host_id, id_map, is_mapped, own_only, text, words
+from engine.runtime.userns import (
+    check_groups,
+    check_process,
+    host_id,
+    id_map,
+    is_mapped,
+    own_only,
+    text,
+    words,
+)
 from engine.spec.runtime import IdMapping, Process, User
 
 
@@ -60,7 +69,7 @@ def test_what_is_no_map_is_refused_by_field(ranges: tuple[IdMapping, ...], said:
 )
 def test_a_process_has_ids_that_are_mapped(user: User, said: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        check_process(Process(cwd="/", user=user), MAP, set_groups=True)
+        check_process(Process(cwd="/", user=user), MAP)
     assert str(caught.value) == said
 
 
@@ -68,15 +77,16 @@ def test_root_must_be_mapped_for_it_makes_the_container() -> None:
     without = (ids(1, 1000, 10),)
 
     with pytest.raises(InvalidArgument, match="the container's root: 0 is not mapped"):
-        check_process(Process(cwd="/", user=User(uid=1)), id_map(without, without, "linux"), set_groups=True)
+        check_process(Process(cwd="/", user=User(uid=1)), id_map(without, without, "linux"))
 
 
 def test_groups_are_refused_where_nobody_may_set_them() -> None:
     user = User(additional_gids=(1,))
 
-    check_process(Process(cwd="/", user=user), MAP, set_groups=True)
+    check_groups(Process(cwd="/", user=user), set_groups=True)
+    check_groups(Process(cwd="/", user=User()), set_groups=False)
     with pytest.raises(InvalidArgument, match="additionalGids: a single mapped group"):
-        check_process(Process(cwd="/", user=user), MAP, set_groups=False)
+        check_groups(Process(cwd="/", user=user), set_groups=False)
 
 
 @pytest.mark.parametrize(("number", "mapped"), [(0, True), (65_536, True), (65_537, False), (-1, False)])
