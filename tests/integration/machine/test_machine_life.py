@@ -5,6 +5,7 @@ The tests share one machine and run in the order of the file; each leaves it run
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 from engine.base.lockfile import holder_of
 from hostagent.client.agent import AgentClient
-from hostagent.paths import MachinePaths
+from hostagent.paths import MachinePaths, host_paths
 
 pytestmark = pytest.mark.requires("root", "qemu", "image_tools")
 
@@ -90,6 +91,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield made
         made.run("machine", "rm", "--force", NAME)
     finally:
+        shutil.rmtree(
+            host_paths().run, ignore_errors=True
+        )  # elsewhere: `home` is too long for sockets
         if before is None:
             del os.environ["PYENGINE_HOME"]
         else:

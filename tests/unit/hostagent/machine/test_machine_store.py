@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,16 @@ import pytest
 from engine.base.errors import AlreadyExists, Conflict, EngineError, InvalidArgument, NotFound
 from hostagent.machine import store
 from hostagent.machine.model import Accel, Machine
-from hostagent.paths import MachinePaths
+from hostagent.paths import MachinePaths, host_paths
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PYENGINE_HOME", str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    shutil.rmtree(
+        host_paths().run, ignore_errors=True
+    )  # elsewhere: `tmp_path` is too long
 
 
 def test_what_was_created_is_loaded_again() -> None:
