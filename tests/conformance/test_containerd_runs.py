@@ -146,7 +146,7 @@ def test_metrics_and_limits(containerd: Containerd, name: str) -> None:
     usage = found["memory"].get("usage", found["memory"])
     assert usage.get("limit", usage.get("usage_limit")) == 32 * MIB
     lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    assert any(line.endswith(f":/{containerd.base.name}/{name}") for line in lines)
+    assert any(line.endswith(f":/{containerd.namespace}/{name}") for line in lines)
 
 
 def test_a_want_of_memory_is_told(containerd: Containerd, name: str) -> None:
@@ -164,7 +164,7 @@ def test_who_outlives_init_in_the_hosts_pid_namespace_is_ended(containerd: Conta
         config["process"]["args"] = ["sh", "-c", "setsid sleep 1000 & sleep 1000"]
         spaces = config["linux"]["namespaces"]
         config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
-        config["linux"]["cgroupsPath"] = f"/{containerd.base.name}/{name}"
+        config["linux"]["cgroupsPath"] = f"/{containerd.namespace}/{name}"
 
     with containerd.events() as events:
         containerd.start(name, flags=containerd.config(share))
@@ -213,7 +213,7 @@ def test_a_user_namespace(containerd: Containerd) -> None:
         config["linux"]["namespaces"].append({"type": "user"})
         ranges = [{"containerID": 0, "hostID": 100000, "size": 65536}]
         config["linux"] |= {"uidMappings": ranges, "gidMappings": ranges}
-        config["linux"]["cgroupsPath"] = f"/{containerd.base.name}/one"
+        config["linux"]["cgroupsPath"] = f"/{containerd.namespace}/one"
 
     shown = containerd.run(flags=containerd.config(separate))
     assert shown.out.split() == ["0", "0", "100000", "65536"], shown

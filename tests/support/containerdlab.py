@@ -7,6 +7,7 @@ name, and the sockets of its shims in /run/containerd/s; both are removed.
 import contextlib
 import json
 import os
+import secrets
 import select
 import shutil
 import socket
@@ -32,10 +33,11 @@ class Containerd:
     def __init__(self, runtime: Path) -> None:
         self.runtime = runtime
         self.base = Path(tempfile.mkdtemp(prefix="cd-"))
+        self.namespace = f"cd-{secrets.token_hex(4)}"  # a directory's name may have what this must not: "__"
         self.base.chmod(0o711)  # for the root of a user namespace
         self.rootfs = self.base / "rootfs"
         write_rootfs(self.rootfs)
-        self.env = {**os.environ, "CONTAINERD_NAMESPACE": self.base.name}
+        self.env = {**os.environ, "CONTAINERD_NAMESPACE": self.namespace}
         self._sockets = self._shim_sockets()
         self._host = Namespace.new()
         (self.base / "config.toml").write_text(
@@ -119,13 +121,13 @@ class Containerd:
             # It does not say when it listens: so something happens until it tells of that.
             deadline, told = Deadline("ctr events listens"), running.process.stdout
             while told is not None and not select.select([told], [], [], 0)[0]:
-                self.ok("namespaces", "label", self.base.name, f"now={time.monotonic_ns()}")
+                self.ok("namespaces", "label", self.namespace, f"now={time.monotonic_ns()}")
                 deadline.check()
             yield Events(running)
 
     def groups(self) -> list[Path]:
         """Return the control groups of its namespace, deepest first."""
-        tops = [top / self.base.name for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir())]
+        tops = [top / self.namespace for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir())]
         return [Path(path) for top in tops if top.is_dir() for path, _, _ in os.walk(top, topdown=False)]
 
     def ended(self, name: str) -> int:
@@ -143,10 +145,10 @@ class Containerd:
         """End the daemon; fail when anything of a container is left."""
         self._daemon.terminate()
         self._daemon.wait(_START_TIMEOUT_S)
-        runc = self.base / "runc" / self.base.name
+        runc = self.base / "runc" / self.namespace
         left = [*left_of(self.base), *(os.listdir(runc) if runc.is_dir() else [])]
         for group in self.groups():
-            if group.name != self.base.name:
+            if group.name != self.namespace:
                 left.append(str(group))
             with contextlib.suppress(OSError):
                 group.rmdir()

@@ -91,9 +91,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield made
         made.run("machine", "rm", "--force", NAME)
     finally:
-        shutil.rmtree(
-            host_paths().run, ignore_errors=True
-        )  # elsewhere: `home` is too long for sockets
+        shutil.rmtree(host_paths().run, ignore_errors=True)  # elsewhere: `home` is too long for sockets
         if before is None:
             del os.environ["PYENGINE_HOME"]
         else:

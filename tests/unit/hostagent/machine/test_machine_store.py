@@ -16,9 +16,7 @@ from hostagent.paths import MachinePaths, host_paths
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PYENGINE_HOME", str(tmp_path))
     yield tmp_path
-    shutil.rmtree(
-        host_paths().run, ignore_errors=True
-    )  # elsewhere: `tmp_path` is too long
+    shutil.rmtree(host_paths().run, ignore_errors=True)  # elsewhere: `tmp_path` is too long
 
 
 def test_what_was_created_is_loaded_again() -> None:
