@@ -9,8 +9,8 @@ from benchmarks.results import Results
 from benchmarks.scenarios import runtime as runtimes
 from benchmarks.scenarios import startup as scenario
 from engine.base.errors import InvalidArgument
-from hostagent.cli.app import progress_line
 from hostagent.cli.command import Group, command, value, values
+from hostagent.cli.machines import progress_line
 
 _OUTPUT = "benchmarks/out"
 _RUNS_MAX = 1000

@@ -16,9 +16,8 @@ from benchmarks.commands import environment, pyengine, timed
 from benchmarks.report import amount, table
 from benchmarks.targets import native as natives
 from engine.base.errors import EngineError
-from hostagent.cli.app import progress_line
 from hostagent.cli.command import command
-from hostagent.cli.machines import preload_directory
+from hostagent.cli.machines import preload_directory, progress_line
 from hostagent.client.docker import Engine
 from hostagent.paths import selected_machine
 

@@ -68,14 +68,9 @@ class App:
 
 def start_native(address: str) -> None:
     """Start the native engine; busybox is loaded into it when an image of the machine is there."""
-    from hostagent.cli.machines import preload_directory  # noqa: PLC0415 (once a boot)
+    from hostagent.cli.machines import preload_directory, progress_line  # noqa: PLC0415 (once a boot)
 
     endpoint.ensure_native(address, os.environ, preload=preload_directory(), progress=progress_line)
-
-
-def progress_line(text: str) -> None:
-    """Tell on stderr what takes long."""
-    click.echo(text, err=True)
 
 
 def current() -> App:

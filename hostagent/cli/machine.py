@@ -13,8 +13,8 @@ import click
 
 from engine.base.errors import AlreadyExists, InvalidArgument, NotFound
 from engine.base.units import human_size
-from hostagent.cli.app import progress_line
 from hostagent.cli.command import Group, argument, command, switch, value
+from hostagent.cli.machines import progress_line
 from hostagent.cli.table import write_listing
 from hostagent.machine import model
 from hostagent.machine.model import Accel, Arch, Machine

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import click
+
 from engine.base.errors import EngineError
-from hostagent.cli.app import progress_line
 from hostagent.paths import MachinePaths, host_paths
 
 if TYPE_CHECKING:
@@ -41,3 +42,8 @@ def preload_directory() -> str:
         host_paths().images.glob("*/busybox.tar"), key=lambda path: path.stat().st_mtime_ns
     )
     return str(found[-1].parent) if found else ""
+
+
+def progress_line(text: str) -> None:
+    """Tell on stderr what takes long."""
+    click.echo(text, err=True)

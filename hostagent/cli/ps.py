@@ -11,7 +11,8 @@ from engine.base.units import human_duration, human_size
 from hostagent.cli.app import current
 from hostagent.cli.command import command, switch, value, values
 from hostagent.cli.ports import displayable
-from hostagent.cli.table import ellipsis, go_quote, labels_text, write_listing
+from hostagent.cli.table import ellipsis, labels_text, write_listing
+from hostagent.cli.templatewords import go_quote
 from hostagent.client.docker import encode_filters
 
 HEADERS = {

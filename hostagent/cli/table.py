@@ -106,16 +106,6 @@ def ellipsis(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def go_quote(text: str) -> str:
-    """Return `text` in double quotes, as Go's strconv.Quote does."""
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    return (
-        '"'
-        + "".join(escapes.get(char, char if char.isprintable() else f"\\x{ord(char):02x}") for char in text)
-        + '"'
-    )
-
-
 def labels_text(labels: Mapping[str, Any] | None) -> str:
     """Return labels as ``a=b,c=d``, sorted by nothing, as docker has them."""
     return ",".join(f"{key}={item}" for key, item in (labels or {}).items())

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.base.errors import EngineError
-from hostagent.cli.table import go_quote
 
 _VERB = re.compile(r"%([-+# 0]*)(\d{1,4})?(?:\.(\d{1,4}))?([a-zA-Z%])", re.ASCII)
 _PAD_MAX = 1000
@@ -165,3 +164,13 @@ def _first(value: Any, *_others: Any) -> Any:  # noqa: ANN401 (any document)
 HEADING_FUNCTIONS: dict[str, Callable[..., Any]] = FUNCTIONS | dict.fromkeys(
     ("json", "upper", "lower", "title", "truncate", "pad", "split", "join"), _first
 )
+
+
+def go_quote(text: str) -> str:
+    """Return `text` in double quotes, as Go's strconv.Quote does."""
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return (
+        '"'
+        + "".join(escapes.get(char, char if char.isprintable() else f"\\x{ord(char):02x}") for char in text)
+        + '"'
+    )

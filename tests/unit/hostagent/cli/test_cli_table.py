@@ -3,7 +3,8 @@
 import pytest
 
 from hostagent.cli.documents import write_document
-from hostagent.cli.table import ellipsis, go_quote, table_lines, write_listing
+from hostagent.cli.table import ellipsis, table_lines, write_listing
+from hostagent.cli.templatewords import go_quote
 
 ROWS = [{"ID": "1", "Name": "one"}, {"ID": "2", "Name": "zwölf"}]
 HEADERS = {"ID": "ID", "Name": "NAME"}
