@@ -24,11 +24,11 @@ def logs(  # noqa: PLR0917 (one flag each)
     details: bool, follow: bool, since: str, tail: str, timestamps: bool, until: str, container: str
 ) -> int:
     """Fetch the logs of a container."""
-    del details  # labels and environment of the log driver: ours adds none
     query: dict[str, str | int | bool | list[str] | None] = {
         "stdout": True,
         "stderr": True,
         "follow": follow,
+        "details": details,
         "timestamps": timestamps,
         "tail": tail,
         "since": moment(since) if since else None,

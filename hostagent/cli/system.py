@@ -89,6 +89,8 @@ def _info_lines(document: dict[str, Any]) -> list[str]:
         f"Cgroup Driver: {document['CgroupDriver']}",
         f"Cgroup Version: {document['CgroupVersion']}",
         *(f"{name}: {' '.join(plugins.get(name) or [])}" for name in ("Volume", "Network", "Log")),
+        f"Runtimes: {' '.join(document['Runtimes'])}",
+        f"Default Runtime: {document['DefaultRuntime']}",
         f"Kernel Version: {document['KernelVersion']}",
         f"Operating System: {document['OperatingSystem']}",
         f"OSType: {document['OSType']}",

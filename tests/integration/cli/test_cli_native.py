@@ -146,3 +146,11 @@ def test_a_prune_that_nobody_confirms_removes_nothing(engine: Engine) -> None:
     assert name in pyengine(engine, "volume", "ls", "-q").out.split()
     assert pyengine(engine, "volume", "prune", "--all", stdin=b"y\n").code == 0
     assert name not in pyengine(engine, "volume", "ls", "-q").out.split()
+
+
+def test_log_options_are_shown_with_details(engine: Engine) -> None:
+    options = ("--log-opt", "tag={{.Name}}", "--log-opt", "env=A", "-e", "A=1")
+    assert pyengine(engine, "run", "--name", "told", *options, "busybox", "echo", "hi").code == 0
+
+    assert pyengine(engine, "logs", "--details", "told").out == "A=1,tag=told hi\n"
+    assert pyengine(engine, "logs", "told").out == "hi\n"

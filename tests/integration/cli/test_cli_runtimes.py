@@ -58,6 +58,9 @@ def test_info_lists_what_is_installed_and_another_name_is_refused(engine: Engine
 
     assert runtime in info["Runtimes"]
     assert info["DefaultRuntime"] == "pyengine"
+    shown = pyengine(engine, "info").out.splitlines()
+    assert f"Runtimes: {' '.join(info['Runtimes'])}" in shown
+    assert "Default Runtime: pyengine" in shown
     assert refused.code == 125
     assert "unknown or invalid runtime name: kata" in refused.error
 
