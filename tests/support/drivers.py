@@ -75,7 +75,8 @@ class Podman:
 
     def argv(self, *words: str) -> list[str]:
         """Return a command line of podman."""
-        return [*_inside(self.host), *self._command("--tmpdir", str(self.base / "tmp"), *words)]
+        here = ["env", "--chdir", str(self.base)]  # conmon leaves a file `oom` wherever it was started
+        return [*_inside(self.host), *here, *self._command("--tmpdir", str(self.base / "tmp"), *words)]
 
     def _command(self, *words: str) -> list[str]:
         return ["podman", *words]
