@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.commands import environment, pyengine, timed
-from engine.base.errors import EngineError
+from engine.base.errors import EngineError, Unavailable
 from engine.base.process import run
 
 _TIMEOUT_S = 900.0  # the first start may build the image
@@ -61,12 +61,16 @@ def opened() -> Iterator[Machine]:
     """Make and start a machine; stop and remove it after.
 
     Raises:
-        EngineError: it cannot be made or started.
+        EngineError: it cannot be made or started; one that did not start is kept, as its logs say why.
     """
     machine = Machine(f"bench-{os.getpid()}")
     machine.command(["machine", "init", machine.name])
     try:
         machine.command(["machine", "start", machine.name])
+    except EngineError as err:
+        hint = f"it is kept for its logs until `pyengine machine rm --force {machine.name}`"
+        raise Unavailable(str(err), hint=hint) from err
+    try:
         yield machine
     finally:
         with contextlib.suppress(EngineError):

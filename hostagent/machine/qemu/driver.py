@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -29,6 +28,7 @@ from hostagent.machine.accel import Qemu, Verdict
 from hostagent.machine.driver import Ended, Facts
 from hostagent.machine.images import Image
 from hostagent.machine.model import Accel, Machine
+from hostagent.machine.qemu import lastwords
 from hostagent.machine.qemu.argv import GUEST_SSH_PORT, Launch, argv
 from hostagent.machine.qemu.qmp import Qmp
 from hostagent.paths import MachinePaths
@@ -40,7 +40,6 @@ _ADOPT_TIMEOUT_S = 10.0
 _LIFE_POLL_S = 0.05
 _LOCK_POLL_S = 0.05
 _LAST_EVENTS_S = 0.5
-_TAIL_BYTES = 2000
 _NS = 1_000_000_000
 
 Progress = Callable[[str], None]
@@ -295,13 +294,14 @@ class QemuDriver:
 
     def _describe(self, code: int, *, by_guest: bool) -> str:
         if by_guest:
-            return "powered off"
+            panic = lastwords.panic(self._paths.console_log)
+            return f"powered off after a kernel panic ({panic})" if panic else "powered off"
         if code < 0:
-            said = _last_line(self._paths.qemu_log, otherwise="")
+            said = lastwords.last_line(self._paths.qemu_log, otherwise="")
             return f"was killed by signal {-code}" + (f": {said}" if said else "")
         if code == 0:
             return "ended"
-        return f"ended with exit status {code}: {_last_line(self._paths.qemu_log)}"
+        return f"ended with exit status {code}: {lastwords.last_line(self._paths.qemu_log)}"
 
     def _lock_held(self) -> bool:
         lock = LockFile(self._paths.machine_lock)
@@ -370,12 +370,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _last_line(path: Path, *, otherwise: str = "it said nothing") -> str:
-    try:
-        lines = path.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    # It begins with the program's own name, which whoever quotes it has said already.
-    return re.sub(r"^qemu-system-\w+: ", "", lines[-1].strip()) if lines else otherwise
