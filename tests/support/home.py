@@ -17,6 +17,7 @@ from typing import Any
 
 PYENGINE = Path(sys.executable).parent / "pyengine"
 COMMAND_TIMEOUT_S = 120.0
+_TAIL_CHARS = 3000
 START_TIMEOUT_S = 300.0  # a first start builds the image, which may download packages
 _IDENTITY = ("PYENGINE_", "DOCKER_")
 
@@ -42,7 +43,7 @@ class Home:
     def output(self, *args: str, **how: Any) -> str:
         """Run `pyengine args`, which must succeed, and return what it printed, without the last newline."""
         result = self.run(*args, **how)
-        assert result.code == 0, f"pyengine {' '.join(args)}: {result}"
+        assert result.code == 0, f"pyengine {' '.join(args)}: {result}{self._last_words()}"
         return result.out.removesuffix("\n")
 
     def start(self, *args: str, env: Mapping[str, str] | None = None) -> "Running":
@@ -69,6 +70,13 @@ class Home:
     def agent_pids(self) -> list[int]:
         """Return the host agents of this home."""
         return self._pids("hostagent.agent")
+
+    def _last_words(self) -> str:
+        """Return the end of each log of its machines, which are removed when the test has failed."""
+        found = sorted(self.directory.glob("**/*.log"))
+        return "".join(
+            f"\n--- {path.name}\n{path.read_text(errors='replace')[-_TAIL_CHARS:]}" for path in found
+        )
 
     def close(self) -> None:
         """End what still runs, by its id."""
