@@ -155,6 +155,12 @@ def has_runc() -> bool:
 
 
 @functools.cache
+def has_crun() -> bool:
+    """Tell whether crun is installed, to run under our shim."""
+    return _works("crun", "--version")
+
+
+@functools.cache
 def has_containerd() -> bool:
     """Tell whether containerd, its shim for runtimes like runc, and its client are installed."""
     return all(_works(name, "--version") for name in ("containerd", "ctr")) and bool(
@@ -193,6 +199,7 @@ PROBES = {
     "podman": has_podman,
     "netavark": has_netavark,
     "runc": has_runc,
+    "crun": has_crun,
     "containerd": has_containerd,
     "dockerd": has_dockerd,
     "namespaces": can_unshare,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from engine.base import jsonio
+from engine.base.errors import EngineError
 from engine.base.ids import new_id
 from engine.base.paths import Root, Run
 from engine.containers.shim import Shim
@@ -38,7 +39,10 @@ from engine.spec.runtime import Root as RootSpec
 TIMEOUT_S = 60.0
 # what a user sees of a container is the same, whichever runtime made it
 EACH_RUNTIME = pytest.mark.parametrize(
-    "lab", ["", "runc", "crun"], ids=["built-in", "runc", "crun"], indirect=True
+    "lab",
+    ["", *(pytest.param(name, marks=pytest.mark.requires(name)) for name in ("runc", "crun"))],
+    ids=["built-in", "runc", "crun"],
+    indirect=True,
 )
 _END_TIMEOUT_MS = 5000
 _HEADER = struct.Struct(">BxxxL")
@@ -195,6 +199,28 @@ class Lab:
         code = (await shim.wait()).code
         await shim.delete()
         return code, self.log_text(shim)
+
+    def said(self, script: str, **options: Any) -> str:
+        """Run a shell script in a container, with `go`, to its end; return its log."""
+        texts: list[str] = []
+
+        async def story() -> None:
+            texts.append((await self.run_to_end("sh", "-c", script, **options))[1])
+
+        self.go(story)
+        return texts[0]
+
+    def refusal(self, kind: type[EngineError], **options: Any) -> str:
+        """Spawn a container, with `go`, which must be refused by an error of `kind`; return its text."""
+        texts: list[str] = []
+
+        async def story() -> None:
+            with pytest.raises(kind) as caught:
+                await self.spawn("true", **options)
+            texts.append(str(caught.value))
+
+        self.go(story)
+        return texts[0]
 
     def process(self, *args: str, terminal: bool = False, width: int = 80) -> Process:
         return Process(

@@ -1,7 +1,6 @@
 """One container in another's namespaces: IPC with its shared memory, PID; never in those of a stranger."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +106,7 @@ def test_a_number_that_is_another_process_by_now_is_not_joined(engine: Engine, s
             pass
 
 
-@pytest.mark.skipif(shutil.which("runc") is None, reason="this machine lacks: runc")
+@pytest.mark.requires("runc")
 def test_another_runtime_does_not_share_memory(engine: Engine) -> None:
     first = engine.begin("sleep", "1000", host={"IpcMode": "shareable"})
 

@@ -53,25 +53,11 @@ def look(lab: Lab, place: str, edit: Callable[[Spec], Spec]) -> Seen:
 
 
 def run(lab: Lab, script: str, edit: Callable[[Spec], Spec]) -> str:
-    texts: list[str] = []
-
-    async def story() -> None:
-        texts.append((await lab.run_to_end("sh", "-c", script, edit=edit))[1])
-
-    lab.go(story)
-    return texts[0]
+    return lab.said(script, edit=edit)
 
 
 def refusal(lab: Lab, edit: Callable[[Spec], Spec]) -> str:
-    texts: list[str] = []
-
-    async def story() -> None:
-        with pytest.raises(StartFailed) as caught:
-            await lab.spawn("true", edit=edit)
-        texts.append(str(caught.value))
-
-    lab.go(story)
-    return texts[0]
+    return lab.refusal(StartFailed, edit=edit)
 
 
 @pytest.mark.parametrize(

@@ -19,25 +19,11 @@ def linux(**changes: object) -> Callable[[Spec], Spec]:
 
 
 def run(lab: Lab, script: str, edit: Callable[[Spec], Spec]) -> str:
-    texts: list[str] = []
-
-    async def story() -> None:
-        texts.append((await lab.run_to_end("sh", "-c", script, edit=edit))[1])
-
-    lab.go(story)
-    return texts[0]
+    return lab.said(script, edit=edit)
 
 
 def refusal(lab: Lab, edit: Callable[[Spec], Spec]) -> str:
-    texts: list[str] = []
-
-    async def story() -> None:
-        with pytest.raises(EngineError) as caught:
-            await lab.spawn("true", edit=edit)
-        texts.append(str(caught.value))
-
-    lab.go(story)
-    return texts[0]
+    return lab.refusal(EngineError, edit=edit)
 
 
 def test_sysctls_of_the_containers_namespaces(lab: Lab) -> None:

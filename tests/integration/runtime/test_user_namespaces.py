@@ -59,13 +59,7 @@ def mapped(lab: Lab) -> Lab:
 
 
 def run(lab: Lab, script: str, edit: Callable[[Spec], Spec], **options: object) -> str:
-    texts: list[str] = []
-
-    async def story() -> None:
-        texts.append((await lab.run_to_end("sh", "-c", script, edit=edit, **options))[1])
-
-    lab.go(story)
-    return texts[0]
+    return lab.said(script, edit=edit, **options)
 
 
 def with_mount(mount: Mount) -> Callable[[Spec], Spec]:
